@@ -1,0 +1,142 @@
+"""Generation: the client's request, the task an engine takes, and the events it writes back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+
+from contracts.errors import Problem
+from contracts.ids import VersionId
+from contracts.limits import (
+    MAX_GENERATE_CHARS,
+    MAX_NEW_TOKENS,
+    MAX_STOP_CHARS,
+    MAX_STOP_STRINGS,
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+)
+
+
+class Sampling(BaseModel):
+    """How to choose the next token; the default is greedy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(
+        default=64,
+        ge=1,
+        le=MAX_NEW_TOKENS,
+        validation_alias=AliasChoices("max_tokens", "max_new_tokens"),
+        description="tokens to generate at most",
+        examples=[32],
+    )
+    temperature: float = Field(
+        default=0.0, ge=0, le=MAX_TEMPERATURE, description="0 is greedy", examples=[0]
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, examples=[1.0])
+    top_k: int = Field(default=0, ge=0, le=MAX_TOP_K, description="0 is off", examples=[0])
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10, examples=[1.0])
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="for repeatable sampling", examples=[7]
+    )
+    stop: list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]] = Field(
+        default_factory=list,
+        max_length=MAX_STOP_STRINGS,
+        description="generation ends before the first of these strings",
+        examples=[["\n"]],
+    )
+
+
+class GenerateRequest(Sampling):
+    """Body of `POST /generate`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"prompt": "The Eiffel Tower is located in the city of", "max_tokens": 8},
+                {"prompt": "The Eiffel Tower is in", "version": "v0", "stream": True},
+            ]
+        },
+    )
+
+    prompt: str = Field(
+        min_length=1,
+        max_length=MAX_GENERATE_CHARS,
+        examples=["The Eiffel Tower is located in the city of"],
+    )
+    version: str = Field(
+        default="active", description="version id, short id or alias", examples=["active"]
+    )
+    stream: bool = Field(default=False, description="answer as server-sent events")
+
+
+class GenerateTask(BaseModel):
+    """What travels to an engine; `version` is resolved: that is the pin."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    prompt: str
+    version: VersionId
+    sampling: Sampling
+    deadline: float = Field(description="unix seconds after which nobody waits for a start")
+
+
+class Usage(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    prompt_tokens: int = Field(examples=[10])
+    completion_tokens: int = Field(examples=[8])
+
+
+FinishReason = Literal["stop", "length"]
+
+
+class StartEvent(BaseModel):
+    """The engine admitted the request."""
+
+    type: Literal["start"] = "start"
+    id: str
+    version: VersionId
+    worker: str
+
+
+class TokenEvent(BaseModel):
+    """More text; never half a character."""
+
+    type: Literal["token"] = "token"
+    text: str
+
+
+class EndEvent(BaseModel):
+    """The answer is complete."""
+
+    type: Literal["end"] = "end"
+    version: VersionId
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class ErrorEvent(BaseModel):
+    """The engine refused or lost the request."""
+
+    type: Literal["error"] = "error"
+    problem: Problem
+
+
+GenerateEvent = Annotated[
+    StartEvent | TokenEvent | EndEvent | ErrorEvent, Field(discriminator="type")
+]
+
+
+class Generation(BaseModel):
+    """Answer of `POST /generate` when it is not streamed."""
+
+    id: str = Field(examples=["gen-5b1f0c9a8d7e6f5a4b3c"])
+    text: str = Field(description="the continuation, without the prompt", examples=[" Rome."])
+    version: VersionId = Field(examples=["v1-9f3c2a71b0de"])
+    finish_reason: FinishReason = Field(examples=["length"])
+    usage: Usage

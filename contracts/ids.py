@@ -1,0 +1,49 @@
+"""Ids: how each is made and the pattern that every id from outside must match.
+
+Ids are never used as paths before they matched their pattern.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from typing import Annotated, Any
+
+from pydantic import StringConstraints
+
+EDIT_ID = re.compile(r"^edit-[0-9a-f]{20}$")
+FACT_ID = re.compile(r"^fact-[0-9a-f]{20}$")
+VERSION_ID = re.compile(r"^v(0|[1-9][0-9]{0,8})-[0-9a-f]{12}$")
+VERSION_SHORT = re.compile(r"^v(0|[1-9][0-9]{0,8})$")
+ALIAS_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+DIGEST = re.compile(r"^[0-9a-f]{64}$")
+
+EditId = Annotated[str, StringConstraints(pattern=EDIT_ID.pattern)]
+FactId = Annotated[str, StringConstraints(pattern=FACT_ID.pattern)]
+VersionId = Annotated[str, StringConstraints(pattern=VERSION_ID.pattern)]
+AliasName = Annotated[str, StringConstraints(pattern=ALIAS_NAME.pattern)]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST.pattern)]
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8 JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 in hex of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def new_edit_id() -> str:
+    """A fresh random edit id."""
+    return f"edit-{secrets.token_hex(10)}"
+
+
+def version_id(seq: int, manifest_digest: str) -> str:
+    """`v12-9f3c2a71b0de`: sequence number and the first 12 hex of the manifest's digest."""
+    return f"v{seq}-{manifest_digest[:12]}"

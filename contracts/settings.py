@@ -1,0 +1,95 @@
+"""Settings, read once from the environment (`MEMIT_*`) in each process's entry point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+class Settings(BaseSettings):
+    """Every knob of the service; a field `x` is read from the variable `MEMIT_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMIT_", frozen=True, extra="ignore")
+
+    # where things are
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".local" / "share" / "memit",
+        description="folder of the registry, the converted default model and embedded Redis",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("MEMIT_REDIS_URL", "REDIS_URL"),
+        description="Redis to use; without one `memit serve` starts its own",
+    )
+    redis_password_file: Path | None = Field(
+        default=None, description="file with the Redis password, for containers"
+    )
+    host: str = Field(default="127.0.0.1", description="address the API listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port the API listens on")
+
+    # the model
+    model: str = Field(default=DEFAULT_MODEL, description="folder or hub name of the base model")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="device")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="dtype of the weights; auto is float32 on CPU, as stored elsewhere",
+    )
+    hparams: Path | None = Field(
+        default=None, description="JSON file of hyperparameters; by default the model's preset"
+    )
+    corpus: Path | None = Field(
+        default=None, description="text file for the covariance; by default the packaged sample"
+    )
+
+    # limits of the API
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
+    max_facts_per_edit: int = Field(default=1_000, ge=1, le=10_000, description="facts an edit")
+    max_fact_tokens: int = Field(
+        default=512, ge=8, description="tokens of a filled prompt and its target together"
+    )
+    max_queued_edits: int = Field(default=1_000, ge=1, description="edits waiting at most")
+    max_queue: int = Field(default=256, ge=1, description="generation requests waiting at most")
+    start_timeout: float = Field(
+        default=60, gt=0, description="seconds a generation may wait for an engine"
+    )
+
+    # the engine
+    max_batch: int = Field(default=16, ge=1, description="generation rows decoded together")
+    max_context: int = Field(
+        default=2_048, ge=16, description="tokens of prompt and answer together"
+    )
+    max_resident_versions: int = Field(
+        default=4, ge=1, description="edited versions held in memory"
+    )
+
+    # the gate
+    gate_min_success: float = Field(default=0.5, ge=0, le=1, description="see Gate.min_success")
+    gate_min_efficacy: float = Field(default=0.0, ge=0, le=1, description="see Gate.min_efficacy")
+    gate_max_perplexity_ratio: float = Field(
+        default=2.0, gt=0, description="see Gate.max_perplexity_ratio"
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def registry_path(self) -> Path:
+        return self.home / "registry"
+
+    def redis(self) -> str:
+        """The Redis URL, with the password of `redis_password_file` if one is set.
+
+        Raises:
+            ValueError: no Redis is configured.
+        """
+        if self.redis_url is None:
+            raise ValueError("no Redis: set REDIS_URL, or start everything with `memit serve`")
+        if self.redis_password_file is None:
+            return self.redis_url
+        password = self.redis_password_file.read_text().strip()
+        scheme, rest = self.redis_url.split("://", 1)
+        return f"{scheme}://:{password}@{rest.rpartition('@')[2]}"

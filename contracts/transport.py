@@ -1,0 +1,37 @@
+"""Names in Redis: the job queue, generation streams, worker status and progress.
+
+Redis is transport only; everything under these names may vanish at any time.
+"""
+
+from __future__ import annotations
+
+EDIT_QUEUE = "edits"
+RUN_EDIT_JOB = "worker.jobs.run_edit"
+"""The only function name that an RQ worker of ours executes; its argument is the edit id."""
+
+EDITOR_LOCK = "memit:editor"
+GENERATE_STREAM = "memit:generate"
+ENGINE_GROUP = "engines"
+WORKER_KEYS = "memit:worker:*"
+CHANGES_CHANNEL = "memit:changes"
+"""Pub/sub nudge: an alias moved or an edit was accepted; a hint only, readers also poll."""
+
+
+def output_stream(generation_id: str) -> str:
+    """Stream of `GenerateEvent`s of one request, in field `event`.
+
+    The service creates it (one entry `{"open": "1"}`, with an expiry) before it sends the task,
+    and deletes it when the client is gone; an engine writes with NOMKSTREAM and drops the request
+    when the stream does not exist any more.
+    """
+    return f"memit:generation:{generation_id}"
+
+
+def worker_key(worker_id: str) -> str:
+    """JSON `WorkerStatus`, with a time to live of a few heartbeats."""
+    return f"memit:worker:{worker_id}"
+
+
+def progress_stream(edit_id: str) -> str:
+    """Stream of JSON `Progress`, in field `progress`, capped and expiring."""
+    return f"memit:progress:{edit_id}"
