@@ -1,0 +1,1 @@
+"""The command line `memit`: client commands and the embedded supervisor."""

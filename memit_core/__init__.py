@@ -1,0 +1,1 @@
+"""MEMIT, mass-editing memory in a transformer, usable from a notebook."""

@@ -1,0 +1,1 @@
+"""What is durably true: facts, edits, versions, aliases and blobs, in a folder."""

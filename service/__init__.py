@@ -1,0 +1,1 @@
+"""Who answers: the FastAPI front end. Imports no torch."""
