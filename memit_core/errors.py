@@ -1,0 +1,44 @@
+"""The error tree of the method.
+
+MemitError
+├── UnsupportedModel   the model cannot be edited; the message says what was not found
+├── InvalidFact        a fact cannot be written into this model; names the fact and the reason
+├── NonFinite          a computed quantity is NaN or infinite; names the facts it came from
+└── Cancelled          the caller asked to stop between two steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MemitError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UnsupportedModel(MemitError):
+    pass
+
+
+class InvalidFact(MemitError):
+    """A fact cannot be written; `field` is the part of it that is wrong."""
+
+    def __init__(self, reason: str, *, subject: str, field: str, limit: int | None = None) -> None:
+        super().__init__(f"fact about {subject!r}: {field} {reason}")
+        self.reason = reason
+        self.subject = subject
+        self.field = field
+        self.limit = limit
+
+
+class NonFinite(MemitError):
+    """NaN or infinity appeared; `subjects` are those whose optimisation it came from."""
+
+    def __init__(self, what: str, subjects: Sequence[str] = ()) -> None:
+        about = f" for {', '.join(map(repr, subjects))}" if subjects else ""
+        super().__init__(f"{what} is not finite{about}")
+        self.subjects = tuple(subjects)
+
+
+class Cancelled(MemitError):
+    pass

@@ -1,0 +1,149 @@
+"""Load a causal language model whole onto one device, ready to be edited, and name its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from memit_core.default_model import DEFAULT_MODEL, default_model_path
+from memit_core.errors import UnsupportedModel
+from memit_core.progress import Progress, silent
+
+QUANTISED = "quantised weights cannot be edited; load the plain model"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pristine base model: in eval mode, without gradients, and never run or changed itself.
+
+    Everything that runs is a view of it (`memit_core.views`).
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    digest: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device by name; "auto" takes CUDA, else MPS, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def load_model(
+    source: str | Path = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress = silent,
+) -> LoadedModel:
+    """Load a Hugging Face causal model by folder or hub name; never runs code from the model.
+
+    Args:
+        source: folder, hub name, or the default model's name.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, elsewhere as stored.
+
+    Raises:
+        UnsupportedModel: it is quantised, offloaded, spread over devices, or no decoder.
+        OSError: there is no such model.
+    """
+    path = default_model_path(progress) if str(source) == DEFAULT_MODEL else Path(source)
+    found = str(path) if path.exists() else str(source)
+    place = pick_device(device)
+    config = AutoConfig.from_pretrained(found)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{source}: an encoder-decoder model; MEMIT edits decoders only")
+    if getattr(config, "quantization_config", None) is not None:
+        raise UnsupportedModel(
+            f"{source}: quantised weights cannot be edited; load the plain model"
+        )
+    wanted: torch.dtype | str = DTYPES.get(dtype, "auto")
+    if dtype == "auto" and place.type == "cpu":
+        wanted = torch.float32
+    progress("load model", 0, 2)
+    model = AutoModelForCausalLM.from_pretrained(found, dtype=wanted, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(found)
+    progress("load model", 1, 2)
+    loaded = adopt_model(model.to(place), tokenizer, name=str(source))
+    progress("load model", 2, 2)
+    return loaded
+
+
+def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
+    """Take a model that is already in memory as a base: check it, freeze it, digest its weights.
+
+    Raises:
+        UnsupportedModel: see `check_editable`; or the tokenizer gives no character offsets.
+    """
+    check_editable(model, name)
+    if not getattr(tokenizer, "is_fast", False):
+        raise UnsupportedModel(
+            f"{name}: its tokenizer is a slow one without character offsets; "
+            "the subject's last token cannot be found reliably"
+        )
+    model.eval()
+    model.requires_grad_(False)
+    first = next(model.parameters())
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        digest=weights_digest(model),
+        device=first.device,
+        dtype=first.dtype,
+    )
+
+
+def check_editable(model: Any, name: str) -> None:
+    """Refuse what MEMIT cannot edit here.
+
+    Raises:
+        UnsupportedModel: quantised, offloaded or multi-device weights, or an encoder-decoder.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{name}: an encoder-decoder model; MEMIT edits decoders only")
+    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
+        raise UnsupportedModel(f"{name}: {QUANTISED}")
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    strange = [n for n, p in model.named_parameters() if not p.is_floating_point()]
+    if strange:
+        raise UnsupportedModel(f"{name}: {strange[0]} is not a floating-point tensor (quantised?)")
+    if any(p.is_meta for _, p in tensors):
+        raise UnsupportedModel(f"{name}: some weights are offloaded; load it whole on one device")
+    devices = sorted({str(p.device) for _, p in tensors})
+    if len(devices) > 1:
+        raise UnsupportedModel(f"{name}: weights lie on several devices ({', '.join(devices)})")
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 in hex over every tensor's name, dtype, shape and bytes."""
+
+    def one(item: tuple[str, torch.Tensor]) -> str:
+        name, tensor = item
+        flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
+        head = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        return hashlib.sha256(head + hashlib.sha256(memoryview(flat.numpy())).digest()).hexdigest()
+
+    state = sorted(model.state_dict().items())
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return hashlib.sha256("".join(pool.map(one, state)).encode()).hexdigest()

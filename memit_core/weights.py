@@ -1,0 +1,91 @@
+"""The change of one matrix: as low-rank factors or dense, as safetensors bytes, and as weights.
+
+Editor and serving replicas build weights by `served_weight` alone, from the same stored bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+
+from memit_core.errors import NonFinite
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """ΔW = left @ right.T: residuals `left` [d, r], solved keys `right` [m, r]; float32, CPU."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.left.shape[1]
+
+    def matrix(self, device: torch.device) -> torch.Tensor:
+        """ΔW [d, m], float32."""
+        return self.left.to(device) @ self.right.to(device).T
+
+
+@dataclass(frozen=True)
+class Dense:
+    """ΔW itself, `delta` [d, m]; float32, CPU."""
+
+    delta: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        return min(self.delta.shape)
+
+    def matrix(self, device: torch.device) -> torch.Tensor:
+        """ΔW [d, m], float32."""
+        return self.delta.to(device)
+
+
+Delta = LowRank | Dense
+
+
+def smallest(left: torch.Tensor, right: torch.Tensor) -> Delta:
+    """Factors [d, r] and [m, r] as they are while that is smaller than dense, else their product.
+
+    Raises:
+        NonFinite: a factor holds NaN or infinity.
+    """
+    left, right = left.float().cpu().contiguous(), right.float().cpu().contiguous()
+    if not (left.isfinite().all() and right.isfinite().all()):
+        raise NonFinite("the weight update")
+    d, m, r = left.shape[0], right.shape[0], left.shape[1]
+    return LowRank(left, right) if r * (d + m) < d * m else Dense(left @ right.T)
+
+
+def encode(delta: Delta) -> bytes:
+    """The delta as a safetensors file."""
+    if isinstance(delta, LowRank):
+        return safetensors.torch.save({"left": delta.left, "right": delta.right})
+    return safetensors.torch.save({"delta": delta.delta})
+
+
+def decode(data: bytes) -> Delta:
+    """Read what `encode` wrote.
+
+    Raises:
+        ValueError: the file does not hold a delta.
+    """
+    tensors = safetensors.torch.load(data)
+    if set(tensors) == {"left", "right"}:
+        return LowRank(tensors["left"], tensors["right"])
+    if set(tensors) == {"delta"}:
+        return Dense(tensors["delta"])
+    raise ValueError(f"not a delta: holds {sorted(tensors)}")
+
+
+def served_weight(base: torch.Tensor, delta: Delta, transposed: bool) -> torch.Tensor:
+    """cast(base in float32 + ΔW), in the layout, dtype and device of `base`.
+
+    Args:
+        base: the base model's weight, [d, m], or [m, d] if `transposed` (Conv1D).
+    """
+    change = delta.matrix(base.device)
+    return (base.float() + (change.T if transposed else change)).to(base.dtype).contiguous()
