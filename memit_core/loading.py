@@ -142,7 +142,7 @@ def weights_digest(model: Any) -> str:
         name, tensor = item
         flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
         head = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        return hashlib.sha256(head + hashlib.sha256(memoryview(flat.numpy())).digest()).hexdigest()
+        return hashlib.sha256(head + hashlib.sha256(flat.numpy().data).digest()).hexdigest()
 
     state = sorted(model.state_dict().items())
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -27,7 +27,7 @@ class Structure:
     projections: tuple[str, ...]
     """The MLP output projection of each block: the matrix that MEMIT edits."""
     transposed: bool
-    """True for Conv1D, whose weight is [intermediate, hidden]; a Linear's is the other way round."""
+    """True for Conv1D: its weight is [intermediate, hidden]; a Linear's is the other way round."""
     norm: str
     head: str
     hidden: int

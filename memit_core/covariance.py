@@ -1,0 +1,119 @@
+"""C = mean of k kᵀ over the tokens of a corpus, at every edited projection, in one pass.
+
+k is the projection's input, uncentred (official code: `layer_stats`). A few tens of `intermediate`
+tokens do what the paper's 44 million do (FastMEMIT, 2506.04226).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from memit_core.errors import MemitError, NonFinite
+from memit_core.hparams import HParams
+from memit_core.progress import Progress
+from memit_core.structure import Structure
+from memit_core.tokens import Row, collate, pad_id
+from memit_core.trace import run_until
+
+SEQUENCE_TOKENS = 256
+BATCH_ROWS = 8
+
+
+def default_corpus() -> str:
+    """The packaged sample: text that SmolLM2-135M-Instruct wrote itself."""
+    return (resources.files("memit_core") / "data" / "covariance_sample.txt").read_text("utf-8")
+
+
+def corpus_rows(tokenizer: Any, corpus: str, n_tokens: int) -> list[Row]:
+    """The corpus as rows of at most `SEQUENCE_TOKENS`, `n_tokens` in all or as many as there are.
+
+    Documents are separated by blank lines; short ones share a row.
+
+    Raises:
+        MemitError: the corpus has fewer than two tokens.
+    """
+    rows: list[Row] = []
+    left = n_tokens
+    for ids in _sequences(tokenizer, corpus):
+        ids = ids[:left]
+        if len(ids) > 1:
+            rows.append(Row(tuple(ids), lookup=0))
+            left -= len(ids)
+        if left < 2:
+            break
+    if not rows:
+        raise MemitError("the covariance corpus holds no text")
+    return rows
+
+
+def _sequences(tokenizer: Any, corpus: str) -> Iterator[list[int]]:
+    waiting: list[int] = []
+    for document in corpus.split("\n\n"):
+        if not document.strip():
+            continue
+        waiting += tokenizer(document.strip() + "\n", truncation=False, verbose=False)["input_ids"]
+        while len(waiting) >= SEQUENCE_TOKENS:
+            yield waiting[:SEQUENCE_TOKENS]
+            waiting = waiting[SEQUENCE_TOKENS:]
+    yield waiting
+
+
+@torch.no_grad()
+def compute_covariance(
+    view: Any,
+    structure: Structure,
+    hparams: HParams,
+    tokenizer: Any,
+    corpus: str,
+    progress: Progress,
+) -> dict[int, torch.Tensor]:
+    """C by layer: [m, m] float64 on the CPU, m the projection's input width.
+
+    Raises:
+        MemitError: the corpus is empty.
+        NonFinite: a covariance holds NaN or infinity.
+    """
+    rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
+    device = next(view.parameters()).device
+    # Sums of 2,048 products are exact enough in float32; between batches they add up in float64.
+    sums = {
+        layer: torch.zeros(structure.intermediate, structure.intermediate, dtype=torch.float64)
+        for layer in hparams.layers
+    }
+    last = structure.projections[hparams.layers[-1]]
+    total, done = sum(len(row.ids) for row in rows), 0
+    for start in range(0, len(rows), BATCH_ROWS):
+        progress("covariance", done, total)
+        chunk = rows[start : start + BATCH_ROWS]
+        batch = collate(chunk, pad_id(tokenizer), device)
+        real = batch.attention_mask.bool()
+
+        def reader(layer: int, real: torch.Tensor = real) -> Any:
+            def read(keys: torch.Tensor) -> None:
+                k = keys[real].float()
+                sums[layer] += (k.T @ k).double().cpu()
+
+            return read
+
+        seen = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
+        run_until(view, last, batch, seen)
+        done += sum(len(row.ids) for row in chunk)
+    progress("covariance", done, total)
+    if not all(c.isfinite().all() for c in sums.values()):
+        raise NonFinite("the covariance")
+    return {layer: c / total for layer, c in sums.items()}
+
+
+def encode_covariance(covariance: dict[int, torch.Tensor]) -> bytes:
+    """A safetensors file, float32, one tensor a layer."""
+    return safetensors.torch.save({str(k): v.float().contiguous() for k, v in covariance.items()})
+
+
+def decode_covariance(data: bytes) -> dict[int, torch.Tensor]:
+    """C by layer, float64, from what `encode_covariance` wrote."""
+    return {int(k): v.double() for k, v in safetensors.torch.load(data).items()}

@@ -1,0 +1,257 @@
+"""The whole method: from a base model and a set of facts to the change of each edited matrix.
+
+Weights are a pure function of the base and the facts: z is always optimised on the base, and every
+solve starts from the base. The editor never changes the model that it is given.
+
+    editor = Editor(load_model(), hparams)
+    deltas = editor.solve(group_facts([Fact("The Eiffel Tower", "{} is in the city of", "Rome")]))
+    edited = editor.apply(deltas)          # a model to call generate() on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from memit_core.cache import Cache, MemoryCache
+from memit_core.compute_ks import compute_ks, group_rows
+from memit_core.compute_z import Target, compute_z
+from memit_core.covariance import (
+    compute_covariance,
+    decode_covariance,
+    default_corpus,
+    encode_covariance,
+)
+from memit_core.errors import NonFinite
+from memit_core.facts import Group
+from memit_core.hparams import HParams, for_model
+from memit_core.loading import LoadedModel
+from memit_core.progress import Progress, silent
+from memit_core.solve import solve
+from memit_core.structure import Structure, discover
+from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
+from memit_core.views import set_weight, view_of
+from memit_core.weights import Delta, decode, encode, served_weight, smallest
+
+
+class Editor:
+    """MEMIT on one base model.
+
+    Args:
+        loaded: the pristine base; it stays untouched.
+        hparams: hyperparameters; by default the preset that fits the model.
+        corpus: text for the covariance; by default the packaged sample.
+        cache: where templates, covariance and z of this base are kept.
+        max_tokens: longest prompt and target of a fact together.
+
+    Raises:
+        UnsupportedModel: the model's structure was not found.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        hparams: HParams | None = None,
+        *,
+        corpus: str | None = None,
+        cache: Cache | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.structure: Structure = discover(loaded.model)
+        self.hparams = hparams or for_model(loaded.model.config)
+        depth = len(self.structure.blocks)
+        if self.hparams.layers[-1] >= depth:
+            raise ValueError(f"layers {self.hparams.layers}: the model has {depth} blocks")
+        self.corpus = default_corpus() if corpus is None else corpus
+        self.cache: Cache = MemoryCache() if cache is None else cache
+        self.max_tokens = max_tokens
+
+    # what belongs to the base and is made once
+
+    @cached_property
+    def contexts(self) -> tuple[str, ...]:
+        """Context prefixes, the empty one first."""
+        hp = self.hparams
+        name = f"templates/{hp.n_contexts}x{hp.context_length}"
+        data = self.cache.get(name)
+        if data is None:
+            sampled = sample_contexts(view_of(self.loaded.model), self.loaded.tokenizer, hp)
+            data = self.cache.put_once(name, encode_contexts(sampled))
+        return decode_contexts(data)
+
+    @cached_property
+    def contexts_digest(self) -> str:
+        """SHA-256 in hex of the context prefixes."""
+        return hashlib.sha256(json.dumps(self.contexts).encode()).hexdigest()
+
+    @cached_property
+    def covariance_digest(self) -> str:
+        """SHA-256 in hex of what the covariance is computed from, besides the base."""
+        hp = self.hparams
+        source = [
+            hashlib.sha256(self.corpus.encode()).hexdigest(),
+            hp.mom2_n_tokens,
+            list(hp.layers),
+        ]
+        return hashlib.sha256(json.dumps(source).encode()).hexdigest()
+
+    def covariance(self, progress: Progress = silent) -> dict[int, torch.Tensor]:
+        """C by layer, [m, m] float64; computed on the first call, which may take minutes."""
+        if self._covariance is None:
+            name = f"covariance/{self.covariance_digest}"
+            data = self.cache.get(name)
+            if data is None:
+                computed = compute_covariance(
+                    view_of(self.loaded.model),
+                    self.structure,
+                    self.hparams,
+                    self.loaded.tokenizer,
+                    self.corpus,
+                    progress,
+                )
+                data = self.cache.put_once(name, encode_covariance(computed))
+            self._covariance = decode_covariance(data)
+        return self._covariance
+
+    _covariance: dict[int, torch.Tensor] | None = None
+
+    def prepare(self, progress: Progress = silent) -> None:
+        """Make what every edit needs: context templates and covariance."""
+        progress("templates", 0, 1)
+        progress("templates", len(self.contexts) > 0, 1)
+        self.covariance(progress)
+
+    # z
+
+    def z_name(self, group: Group) -> str:
+        """Where a group's z is kept: it depends on the base, the contexts, hparams and facts."""
+        parts = [self.hparams.z_digest, self.contexts_digest, group.digest]
+        return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
+
+    def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
+        """z of every group: kept ones are read back, the others optimised together.
+
+        A target that is not finite is returned but never kept.
+
+        Raises:
+            InvalidFact: a fact cannot be tokenised as needed.
+            Cancelled: raised by `progress`.
+        """
+        found = [self._kept(group) for group in groups]
+        missing = [group for group, z in zip(groups, found, strict=True) if z is None]
+        if missing:
+            fresh = compute_z(
+                view_of(self.loaded.model),
+                self.structure,
+                self.hparams,
+                self.loaded.tokenizer,
+                self.contexts,
+                missing,
+                progress,
+                max_tokens=self.max_tokens,
+            )
+            by_subject = {
+                group.subject: self._keep(group, target) if target.finite else target
+                for group, target in zip(missing, fresh, strict=True)
+            }
+            found = [z or by_subject[g.subject] for g, z in zip(groups, found, strict=True)]
+        return [target for target in found if target is not None]
+
+    def _kept(self, group: Group) -> Target | None:
+        data = self.cache.get(self.z_name(group))
+        return None if data is None else _decode_target(data)
+
+    def _keep(self, group: Group, target: Target) -> Target:
+        data = safetensors.torch.save({"z": target.z, "loss": torch.tensor(target.loss)})
+        return _decode_target(self.cache.put_once(self.z_name(group), data))
+
+    # insertion
+
+    def solve(
+        self,
+        groups: Sequence[Group],
+        progress: Progress = silent,
+        *,
+        mom2_update_weight: float | None = None,
+    ) -> dict[int, bytes]:
+        """The change of each edited matrix that writes `groups` into the base, layer by layer.
+
+        At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far
+        (algorithm 1 of the paper). What is stored is what the next layer sees.
+
+        Args:
+            groups: all live facts, in the canonical order of `group_facts`.
+            mom2_update_weight: λ instead of the hparams' own.
+
+        Returns:
+            By layer, the safetensors bytes of a `Delta`; empty when there are no groups.
+
+        Raises:
+            NonFinite: a z, key or update is not finite; names the subjects where it can.
+            Cancelled: raised by `progress`.
+        """
+        if not groups:
+            return {}
+        hp = self.hparams
+        weight = mom2_update_weight or hp.mom2_update_weight
+        targets = self.targets(groups, progress)
+        bad = [g.subject for g, t in zip(groups, targets, strict=True) if not t.finite]
+        if bad:
+            raise NonFinite("z", bad)
+        z = torch.stack([target.z for target in targets]).double().T
+        covariance = self.covariance(progress)
+        rows = group_rows(self.loaded.tokenizer, groups, self.contexts)
+        view = view_of(self.loaded.model)
+        solved: dict[int, bytes] = {}
+        for i, layer in enumerate(hp.layers):
+            progress("insert", i, len(hp.layers))
+            keys, states = compute_ks(
+                view, self.structure, hp, self.loaded.tokenizer, groups, rows, layer
+            )
+            residual = (z - states) / (len(hp.layers) - i)
+            right = solve(covariance[layer], keys, weight)
+            solved[layer] = encode(smallest(residual, right))
+            self._set(view, layer, decode(solved[layer]))
+        progress("insert", len(hp.layers), len(hp.layers))
+        return solved
+
+    def apply(self, solved: Mapping[int, bytes]) -> Any:
+        """A view of the base with these changes: the model that is served."""
+        view = view_of(self.loaded.model)
+        for layer, data in solved.items():
+            self._set(view, layer, decode(data))
+        return view
+
+    def _set(self, view: Any, layer: int, delta: Delta) -> None:
+        path = self.structure.projections[layer]
+        base = self.loaded.model.get_submodule(path).weight
+        set_weight(view, path, served_weight(base, delta, self.structure.transposed))
+
+    def solution_digest(
+        self, groups: Sequence[Group], mom2_update_weight: float | None = None
+    ) -> str:
+        """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base."""
+        hp = replace(
+            self.hparams,
+            mom2_update_weight=mom2_update_weight or self.hparams.mom2_update_weight,
+        )
+        parts = [
+            hp.as_dict(),
+            self.contexts_digest,
+            self.covariance_digest,
+            [g.digest for g in groups],
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _decode_target(data: bytes) -> Target:
+    tensors = safetensors.torch.load(data)
+    return Target(tensors["z"], float(tensors["loss"]))

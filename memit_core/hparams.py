@@ -1,0 +1,108 @@
+"""Hyperparameters under their published names, and the presets that ship with their source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from memit_core.errors import MemitError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HParams:
+    """Hyperparameters of MEMIT, named as in the official code."""
+
+    layers: tuple[int, ...]
+    """Edited layers, ascending; z is read at the last."""
+    v_num_grad_steps: int = 25
+    """Forward passes of the z optimisation; the last is not followed by an update."""
+    v_lr: float = 0.5
+    v_weight_decay: float = 0.5
+    clamp_norm_factor: float = 0.75
+    kl_factor: float = 0.0625
+    mom2_update_weight: float = 15_000.0
+    """λ: how many average tokens the old memory weighs."""
+    mom2_n_tokens: int = 40_000
+    """Tokens that the covariance is taken from."""
+    n_contexts: int = 5
+    """Context templates sampled from the model, besides the bare prompt."""
+    context_length: int = 10
+    """Tokens of a sampled context, its opening included."""
+
+    def __post_init__(self) -> None:
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise MemitError(f"hparams: layers must be ascending and distinct, got {self.layers}")
+        for name in ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "mom2_update_weight"):
+            if getattr(self, name) <= 0:
+                raise MemitError(f"hparams: {name} must be over 0, got {getattr(self, name)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @property
+    def z_digest(self) -> str:
+        """SHA-256 in hex of what z depends on: not λ, not the layers below the last."""
+        wanted = ("v_num_grad_steps", "v_lr", "v_weight_decay", "clamp_norm_factor", "kl_factor")
+        chosen = {name: getattr(self, name) for name in wanted} | {"layer": self.layers[-1]}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def from_dict(values: dict[str, Any]) -> HParams:
+    """Hyperparameters from JSON.
+
+    Raises:
+        MemitError: a name is unknown or a value is out of range.
+    """
+    known = {f.name for f in fields(HParams)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise MemitError(f"hparams: unknown {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if "layers" not in values:
+        raise MemitError("hparams: layers is missing")
+    return HParams(**{**values, "layers": tuple(values["layers"])})
+
+
+def from_file(path: Path) -> HParams:
+    """Hyperparameters from a JSON file, bare or in the form of a preset.
+
+    Raises:
+        MemitError: the file is no JSON object, or `from_dict` refuses it.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise MemitError(f"hparams: {path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise MemitError(f"hparams: {path} must hold a JSON object")
+    return from_dict(values.get("hparams", values))
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """Every preset by name: `source`, `match` (config fields) and `hparams`."""
+    folder = resources.files("memit_core") / "presets"
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
+    return {f.name.removesuffix(".json"): json.loads(f.read_text()) for f in found}
+
+
+def for_model(config: Any) -> HParams:
+    """The preset whose `match` fits a transformers config, else the same relative depth.
+
+    The fallback takes the layers at 4/30 to 8/30 of the depth, as in the presets of Llama-sized
+    models, and the paper's other values.
+    """
+    for name, preset in presets().items():
+        if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
+            log.info("hyperparameters: preset %s (%s)", name, preset["source"])
+            return from_dict(preset["hparams"])
+    depth = config.num_hidden_layers
+    layers = tuple(range(round(depth * 4 / 30), round(depth * 8 / 30) + 1))
+    log.warning("no preset fits this model: editing layers %s; tune them with --hparams", layers)
+    return HParams(layers=layers)

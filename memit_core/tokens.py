@@ -1,0 +1,143 @@
+"""Text to token ids: which token is the subject's last, which positions predict the target.
+
+Everything works on token ids and character offsets. Nothing is decoded and tokenised again, and
+no user text ever goes through `str.format`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memit_core.errors import InvalidFact
+from memit_core.facts import Fact
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence. `lookup` is the index of the subject's last token.
+
+    `targets` are the ids to predict; the first is predicted at index len(ids) - len(targets),
+    the last at the end of `ids`, which holds the prompt and all targets but the last.
+    """
+
+    ids: tuple[int, ...]
+    lookup: int
+    targets: tuple[int, ...] = ()
+
+    @property
+    def target_positions(self) -> range:
+        return range(len(self.ids) - len(self.targets), len(self.ids))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right; int64 [rows, tokens] each, mask 1 at real tokens."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    lookup: torch.Tensor
+    """int64 [rows]."""
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments of a model's forward."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+
+
+def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids with the tokenizer's own special tokens, and their character offsets."""
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    return encoded["input_ids"], encoded["offset_mapping"]
+
+
+def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "") -> Row:
+    """`prefix` + the filled prompt.
+
+    Raises:
+        InvalidFact: no token holds the subject's last character.
+    """
+    before, _ = fact.parts
+    text = prefix + fact.filled
+    ids, offsets = encode(tokenizer, text)
+    end = len(prefix) + len(before) + len(fact.subject)
+    return Row(tuple(ids), _lookup(offsets, end, fact))
+
+
+def target_row(
+    tokenizer: Any, fact: Fact, prefix: str = "", *, max_tokens: int | None = None
+) -> Row:
+    """`prefix` + the filled prompt + all of the target but its last token.
+
+    Raises:
+        InvalidFact: the subject or target tokenises to nothing, or the row is too long.
+    """
+    row = prompt_row(tokenizer, fact, prefix)
+    targets = target_ids(tokenizer, prefix + fact.filled, fact.target_new)
+    if not targets:
+        raise InvalidFact("tokenises to nothing", subject=fact.subject, field="target_new")
+    if max_tokens is not None and len(row.ids) + len(targets) > max_tokens:
+        raise InvalidFact(
+            f"and target_new are {len(row.ids) + len(targets)} tokens, at most {max_tokens}",
+            subject=fact.subject,
+            field="prompt",
+            limit=max_tokens,
+        )
+    return Row(row.ids + tuple(targets[:-1]), row.lookup, tuple(targets))
+
+
+def subject_row(tokenizer: Any, fact: Fact) -> Row:
+    """ "{subject} is a": where the KL term looks (official code)."""
+    ids, offsets = encode(tokenizer, f"{fact.subject} is a")
+    return Row(tuple(ids), _lookup(offsets, len(fact.subject), fact))
+
+
+def target_ids(tokenizer: Any, prompt: str, target: str) -> list[int]:
+    """Ids of " " + target as they follow `prompt`.
+
+    They are what the whole text has beyond the prompt's own ids; where the tokenizer merges over
+    the border, the target is tokenised by itself.
+    """
+    target = target.strip()
+    before, _ = encode(tokenizer, prompt)
+    whole, _ = encode(tokenizer, f"{prompt} {target}")
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    alone: list[int] = tokenizer(f" {target}", add_special_tokens=False)["input_ids"]
+    return alone
+
+
+def _lookup(offsets: Sequence[tuple[int, int]], end: int, fact: Fact) -> int:
+    """Index of the last token over character `end` - 1; a character may span several tokens."""
+    over = [i for i, (start, stop) in enumerate(offsets) if start < end <= stop]
+    if not over:
+        raise InvalidFact("tokenises to nothing", subject=fact.subject, field="subject")
+    return over[-1]
+
+
+def collate(rows: Sequence[Row], pad: int, device: torch.device) -> Batch:
+    """Pad rows on the right into one batch."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        mask[i, : len(row.ids)] = 1
+    return Batch(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        position_ids=torch.arange(width).expand(len(rows), width).contiguous().to(device),
+        lookup=torch.tensor([row.lookup for row in rows], device=device),
+    )
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Any valid id for padding; padded positions are masked."""
+    return int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)

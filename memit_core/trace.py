@@ -1,0 +1,53 @@
+"""Run a view only as far as needed, and read what flows through its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from memit_core.structure import first_tensor
+from memit_core.tokens import Batch
+
+
+class _Stop(Exception):
+    """Ends a forward whose rest nobody needs."""
+
+
+@contextmanager
+def hooked(handles: list[Any]) -> Iterator[None]:
+    """Remove hooks at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_until(
+    view: Any, path: str, batch: Batch, see: dict[str, Callable[[torch.Tensor], None]]
+) -> torch.Tensor:
+    """Forward through the decoder up to the module at `path`; return its output [rows, tokens, d].
+
+    Args:
+        see: by module path, called with the first *input* of that module as it runs.
+    """
+    result: list[torch.Tensor] = []
+
+    def stop(_module: Any, _args: Any, output: Any) -> None:
+        result.append(first_tensor(output))
+        raise _Stop
+
+    def reader(read: Callable[[torch.Tensor], None]) -> Callable[..., None]:
+        return lambda _module, args: read(args[0])
+
+    handles = [view.get_submodule(p).register_forward_pre_hook(reader(r)) for p, r in see.items()]
+    handles.append(view.get_submodule(path).register_forward_hook(stop))
+    with hooked(handles):
+        try:
+            view.base_model(**batch.inputs(), use_cache=False)
+        except _Stop:
+            return result[0]
+    raise RuntimeError(f"{path} did not run")
