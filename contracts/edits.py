@@ -50,6 +50,7 @@ class Gate(BaseModel):
     max_perplexity_ratio: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="perplexity on the control text over that of the base model",
         examples=[1.2],
     )
@@ -188,20 +189,42 @@ class Superseded(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    old: FactId
-    new: FactId
+    old: FactId = Field(examples=["fact-60715f4a3b2e1d6c9a0f"])
+    new: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
 
 
 class EditFact(BaseModel):
     """A fact of an edit, by id."""
 
-    id: FactId
-    subject: str
-    target_new: str
+    id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
+    subject: str = Field(examples=["The Eiffel Tower"])
+    target_new: str = Field(examples=["Rome"])
 
 
 class Edit(BaseModel):
     """An edit as clients see it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "edit-0123456789abcdef0123",
+                    "state": "running",
+                    "accepted_at": 1795377600.0,
+                    "started_at": 1795377601.0,
+                    "attempts": 1,
+                    "facts": [
+                        {
+                            "id": "fact-0f9a6c1d2e3b4a5f6071",
+                            "subject": "The Eiffel Tower",
+                            "target_new": "Rome",
+                        }
+                    ],
+                    "progress": {"stage": "z", "done": 0, "total": 1, "at": 1795377602.0},
+                }
+            ]
+        }
+    )
 
     id: EditId = Field(examples=["edit-0123456789abcdef0123"])
     state: EditState

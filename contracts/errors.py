@@ -48,7 +48,18 @@ class Problem(BaseModel):
     instance: str | None = Field(
         default=None, description="the path that was asked for", examples=["/edits"]
     )
-    errors: list[FieldError] = Field(default_factory=list)
+    errors: list[FieldError] = Field(
+        default_factory=list,
+        examples=[
+            [
+                {
+                    "field": "/facts/3/prompt",
+                    "reason": "must contain exactly one {}, found 2",
+                    "index": 3,
+                }
+            ]
+        ],
+    )
 
 
 class ServiceError(Exception):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
 
 from contracts.ids import FactId, digest_of
 from contracts.limits import (
@@ -18,8 +26,9 @@ from contracts.limits import (
 )
 
 
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+def _nfc(text: object) -> object:
+    # Before the lengths are checked: NFC may change them, and what is kept must pass again.
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
 
 
 def _one_slot(prompt: str) -> str:
@@ -33,9 +42,9 @@ def _text(max_length: int) -> StringConstraints:
     return StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
 
 
-Subject = Annotated[str, AfterValidator(_nfc), _text(MAX_SUBJECT_CHARS)]
-Prompt = Annotated[str, AfterValidator(_nfc), AfterValidator(_one_slot), _text(MAX_PROMPT_CHARS)]
-Target = Annotated[str, AfterValidator(_nfc), _text(MAX_TARGET_CHARS)]
+Subject = Annotated[str, _text(MAX_SUBJECT_CHARS), BeforeValidator(_nfc)]
+Prompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_one_slot), BeforeValidator(_nfc)]
+Target = Annotated[str, _text(MAX_TARGET_CHARS), BeforeValidator(_nfc)]
 EvalPrompt = Annotated[str, _text(MAX_PROMPT_CHARS)]
 MetadataText = Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARS)]
 
@@ -109,7 +118,7 @@ class LiveFact(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
-    fact: Fact
+    fact: Fact = Field(examples=[_EXAMPLE])
     edit_id: str = Field(
         description="the edit that brought it", examples=["edit-0123456789abcdef0123"]
     )

@@ -5,9 +5,21 @@ Redis is transport only; everything under these names may vanish at any time.
 
 from __future__ import annotations
 
+from typing import Any
+
 EDIT_QUEUE = "edits"
-RUN_EDIT_JOB = "worker.jobs.run_edit"
+RUN_EDIT_JOB = "run_edit"
 """The only function name that an RQ worker of ours executes; its argument is the edit id."""
+EDIT_JOB_OPTIONS: dict[str, Any] = {
+    "timeout": -1,
+    "result_ttl": 60,
+    "failure_ttl": 3_600,
+    "unique": True,
+}
+"""How an edit is enqueued, by whoever does it; the job id is the edit id."""
+
+TOKENIZER_ARTEFACT = "tokenizer"
+"""Name in the registry of the base model's tokenizer.json."""
 
 EDITOR_LOCK = "memit:editor"
 GENERATE_STREAM = "memit:generate"

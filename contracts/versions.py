@@ -15,16 +15,37 @@ class FactReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: FactId
-    success: bool = Field(description="greedy answer starts with target_new")
-    p_new: float = Field(description="exp of the mean log-probability of target_new's tokens")
-    p_true: float | None = Field(default=None, description="the same for target_true, if given")
+    id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
+    success: bool = Field(description="greedy answer starts with target_new", examples=[True])
+    p_new: float = Field(
+        description="exp of the mean log-probability of target_new's tokens", examples=[0.93]
+    )
+    p_true: float | None = Field(
+        default=None, description="the same for target_true, if given", examples=[0.002]
+    )
 
 
 class Report(BaseModel):
     """Quality of a version on its edit's own facts, and its drift from the base model."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "facts": 1,
+                    "success": 1.0,
+                    "efficacy": 1.0,
+                    "perplexity_ratio": 1.01,
+                    "kl": 0.004,
+                    "per_fact": [
+                        {"id": "fact-0f9a6c1d2e3b4a5f6071", "success": True, "p_new": 0.93}
+                    ],
+                    "seconds": {"z": 9.5, "insert": 0.6, "evaluate": 2.1},
+                }
+            ]
+        },
+    )
 
     facts: int = Field(description="facts of the edit that were measured", examples=[10])
     success: float | None = Field(
@@ -54,11 +75,11 @@ class LayerWeights(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    layer: int
+    layer: int = Field(examples=[8])
     module: str = Field(examples=["model.layers.8.mlp.down_proj"])
-    blob: Digest = Field(description="sha256 of the safetensors file")
-    kind: Literal["low_rank", "dense"]
-    rank: int
+    blob: Digest = Field(description="sha256 of the safetensors file", examples=["5f" * 32])
+    kind: Literal["low_rank", "dense"] = Field(examples=["low_rank"])
+    rank: int = Field(examples=[1])
 
 
 class Canary(BaseModel):
@@ -66,9 +87,9 @@ class Canary(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    prompt: str
-    token_id: int
-    logprob: float
+    prompt: str = Field(examples=["The Eiffel Tower is located in the city of"])
+    token_id: int = Field(examples=[7256])
+    logprob: float = Field(examples=[-0.07])
 
 
 class VersionStatus(StrEnum):
@@ -88,6 +109,7 @@ class VersionManifest(BaseModel):
     schema_version: Literal[1] = 1
     seq: int
     status: VersionStatus = VersionStatus.COMMITTED
+    rejection: str | None = Field(default=None, description="why the gate refused it, if it did")
     dry_run: bool = False
     parent: VersionId | None = None
     edit_id: str | None = None
@@ -118,6 +140,29 @@ class VersionManifest(BaseModel):
 class Version(VersionManifest):
     """A version as clients see it: its manifest, its id, and the aliases that name it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "v1-9f3c2a71b0de",
+                    "aliases": ["active"],
+                    "seq": 1,
+                    "status": "committed",
+                    "parent": "v0-2c5d1b7a90ef",
+                    "edit_id": "edit-0123456789abcdef0123",
+                    "created_at": 1795377620.0,
+                    "base": "ab" * 32,
+                    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                    "dtype": "float32",
+                    "hparams": {"layers": [4, 5, 6, 7, 8], "mom2_update_weight": 1000},
+                    "live": "1d" * 32,
+                    "live_count": 1,
+                    "added": ["fact-0f9a6c1d2e3b4a5f6071"],
+                }
+            ]
+        }
+    )
+
     id: VersionId = Field(examples=["v1-9f3c2a71b0de"])
     aliases: list[str] = Field(default_factory=list)
 
@@ -130,8 +175,12 @@ class AliasRecord(BaseModel):
     name: AliasName = Field(examples=["active"])
     epoch: int = Field(examples=[3])
     version: VersionId = Field(examples=["v2-9f3c2a71b0de"])
-    at: float = Field(description="unix seconds")
-    edit_id: str | None = Field(default=None, description="the edit that moved it, if one did")
+    at: float = Field(description="unix seconds", examples=[1795377620.0])
+    edit_id: str | None = Field(
+        default=None,
+        description="the edit that moved it, if one did",
+        examples=["edit-0123456789abcdef0123"],
+    )
 
 
 class AliasUpdate(BaseModel):

@@ -99,6 +99,13 @@ def subject_row(tokenizer: Any, fact: Fact) -> Row:
     return Row(tuple(ids), _lookup(offsets, len(fact.subject), fact))
 
 
+def continuation_row(tokenizer: Any, prompt: str, target: str) -> Row:
+    """Any prompt with a target to score; it has no subject, so `lookup` is 0."""
+    ids, _ = encode(tokenizer, prompt)
+    targets = target_ids(tokenizer, prompt, target)
+    return Row((*ids, *targets[:-1]), 0, tuple(targets))
+
+
 def target_ids(tokenizer: Any, prompt: str, target: str) -> list[int]:
     """Ids of " " + target as they follow `prompt`.
 

@@ -1,0 +1,170 @@
+"""How an edited model fares: on the facts themselves, and how far it drifted from the base.
+
+Probabilities are the paper's: p(y) = exp(mean log-probability of y's tokens), compared strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from memit_core.covariance import SEQUENCE_TOKENS, corpus_rows
+from memit_core.facts import Fact
+from memit_core.progress import Progress, silent
+from memit_core.structure import Structure
+from memit_core.tokens import Row, collate, continuation_row, pad_id
+
+BATCH_ROWS = 32
+CONTROL_TOKENS = 512
+CONTROL_CHARS = 8_000
+
+
+@dataclass(frozen=True)
+class FactScore:
+    """One fact on one set of weights. None where the fact gives nothing to measure it by."""
+
+    success: bool
+    """Every token of target_new is the most probable one: a greedy answer starts with it."""
+    p_new: float
+    p_true: float | None
+    paraphrase: float | None
+    """Share of paraphrase prompts with p(target_new) > p(target_true)."""
+    specificity: float | None
+    """Share of neighborhood prompts with p(target_true) > p(target_new)."""
+
+    @property
+    def efficacy(self) -> bool | None:
+        """Whether p(target_new) > p(target_true) on the edit's own prompt."""
+        return None if self.p_true is None else self.p_new > self.p_true
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Distance from the base on the control text."""
+
+    perplexity_ratio: float
+    kl: float
+    """Mean KL(edited || base) per token, in nats."""
+
+
+def evaluate_facts(
+    view: Any,
+    structure: Structure,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    progress: Progress = silent,
+) -> list[FactScore]:
+    """Score each fact on the weights of `view`."""
+    pairs = [pair for fact in facts for pair in _questions(fact)]
+    rows = [continuation_row(tokenizer, prompt, target) for prompt, target in pairs]
+    answers: list[tuple[float, bool]] = []
+    for start in range(0, len(rows), BATCH_ROWS):
+        progress("evaluate", start, len(rows))
+        answers += _score(view, structure, tokenizer, rows[start : start + BATCH_ROWS])
+    progress("evaluate", len(rows), len(rows))
+    scores, at = [], 0
+    for fact in facts:
+        count = len(_questions(fact))
+        scores.append(_fact_score(fact, answers[at : at + count]))
+        at += count
+    return scores
+
+
+def _questions(fact: Fact) -> list[tuple[str, str]]:
+    """(prompt, target) pairs of a fact: its own prompt, then paraphrases, then neighborhood."""
+    if fact.target_true is None:
+        return [(fact.filled, fact.target_new)]
+    prompts = [fact.filled, *fact.paraphrase_prompts, *fact.neighborhood_prompts]
+    return [(p, target) for p in prompts for target in (fact.target_new, fact.target_true)]
+
+
+def _fact_score(fact: Fact, answers: Sequence[tuple[float, bool]]) -> FactScore:
+    p_new, success = answers[0]
+    if fact.target_true is None:
+        return FactScore(success, p_new, None, None, None)
+    p = [probability for probability, _ in answers]
+    wins = [new > true for new, true in zip(p[::2], p[1::2], strict=True)]
+    losses = [true > new for new, true in zip(p[::2], p[1::2], strict=True)]
+    end = 1 + len(fact.paraphrase_prompts)
+    return FactScore(success, p_new, p[1], _share(wins[1:end]), _share(losses[end:]))
+
+
+def _share(hits: Sequence[bool]) -> float | None:
+    return sum(hits) / len(hits) if hits else None
+
+
+@torch.no_grad()
+def _score(
+    view: Any, structure: Structure, tokenizer: Any, rows: Sequence[Row]
+) -> list[tuple[float, bool]]:
+    """(probability of the target, whether greedy decoding gives it) for each row."""
+    device = next(view.parameters()).device
+    batch = collate(rows, pad_id(tokenizer), device)
+    hidden = view.base_model(**batch.inputs(), use_cache=False)[0]
+    row_of = [i for i, row in enumerate(rows) for _ in row.targets]
+    position = [p for row in rows for p in row.target_positions]
+    targets = torch.tensor([t for row in rows for t in row.targets], device=device)
+    logits = view.get_submodule(structure.head)(hidden[row_of, position]).float()
+    log_p = functional.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].cpu()
+    hit = (logits.argmax(-1) == targets).cpu()
+    lengths = [len(row.targets) for row in rows]
+    return [
+        (float(part.mean().exp()), bool(hits.all()))
+        for part, hits in zip(torch.split(log_p, lengths), torch.split(hit, lengths), strict=True)
+    ]
+
+
+class ControlText:
+    """A held-out text on which drift from the base is measured.
+
+    It is the end of the covariance corpus, which the covariance reads from the beginning.
+    """
+
+    def __init__(self, base: Any, structure: Structure, tokenizer: Any, corpus: str) -> None:
+        self.structure = structure
+        self.pad = pad_id(tokenizer)
+        self.rows = corpus_rows(tokenizer, corpus[-CONTROL_CHARS:], CONTROL_TOKENS)
+        self.base_hidden = self._hidden(base)
+
+    @torch.no_grad()
+    def _hidden(self, view: Any) -> torch.Tensor:
+        """Normed states at every token that has a next one, [tokens, d]."""
+        device = next(view.parameters()).device
+        parts = []
+        for row in self.rows:
+            batch = collate([row], self.pad, device)
+            parts.append(view.base_model(**batch.inputs(), use_cache=False)[0][0, :-1])
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def drift(self, view: Any) -> Drift:
+        """Perplexity ratio and KL of the weights of `view` against the base's."""
+        hidden = self._hidden(view)
+        head = view.get_submodule(self.structure.head)
+        targets = torch.tensor([t for row in self.rows for t in row.ids[1:]], device=hidden.device)
+        nll = base_nll = kl = 0.0
+        # The vocabulary is wide: a slice of positions at a time.
+        for start in range(0, len(targets), SEQUENCE_TOKENS):
+            part = slice(start, start + SEQUENCE_TOKENS)
+            ours = functional.log_softmax(head(hidden[part]).float(), -1)
+            base = functional.log_softmax(head(self.base_hidden[part]).float(), -1)
+            nll -= float(ours.gather(1, targets[part, None]).sum())
+            base_nll -= float(base.gather(1, targets[part, None]).sum())
+            kl += float(functional.kl_div(base, ours, reduction="sum", log_target=True))
+        n = len(targets)
+        ratio = torch.tensor((nll - base_nll) / n, dtype=torch.float64).exp()
+        return Drift(perplexity_ratio=float(ratio), kl=kl / n)
+
+
+@torch.no_grad()
+def next_token(view: Any, tokenizer: Any, prompt: str) -> tuple[int, float]:
+    """The most probable next token after `prompt` and its log-probability."""
+    device = next(view.parameters()).device
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(device)
+    log_p = functional.log_softmax(view(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)
+    best = int(log_p.argmax())
+    return best, float(log_p[best])

@@ -1,0 +1,185 @@
+"""The worker process: one resident model, generation in its own thread, edits in the main one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from secrets import token_hex
+from types import FrameType
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from contracts.settings import Settings
+from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB
+from memit_core.edit import Editor
+from memit_core.errors import MemitError
+from memit_core.hparams import HParams, from_file
+from memit_core.loading import LoadedModel, load_model
+from registry.registry import Registry
+from worker.edit_run import EditRunner
+from worker.engine.thread import EngineThread
+from worker.lineage import begin_lineage
+from worker.make_version import VersionMaker
+from worker.progress import Interrupted
+from worker.recovery import Recovery
+from worker.rq_worker import ResidentWorker, allow_only
+from worker.status import Heartbeat
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+EXIT_ENGINE_FAILED = 70
+PREPARE_LOG_SECONDS = 5.0
+
+
+class WorkerProcess:
+    """Everything one worker is made of; `run` returns when it was asked to stop.
+
+    Raises:
+        MemitError: the model cannot be edited, or the registry belongs to another one.
+    """
+
+    def __init__(self, settings: Settings, loaded: LoadedModel) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+        self.stopping = threading.Event()
+        self._edit_ready = threading.Event()
+        self._redis = Redis.from_url(settings.redis(), health_check_interval=30)
+        self._registry = Registry(settings.registry_path)
+        self._editor = Editor(
+            loaded,
+            _hparams(settings),
+            corpus=None if settings.corpus is None else settings.corpus.read_text("utf-8"),
+            cache=self._registry.artefacts(loaded.digest),
+            max_tokens=settings.max_fact_tokens,
+        )
+        base_version = begin_lineage(self._registry, self._editor)
+        maker = VersionMaker(self._registry, self._editor, settings)
+        self._runner = EditRunner(self._registry, maker, self._redis, self.id, self.stopping)
+        self._engine = EngineThread(
+            loaded,
+            self._editor.structure,
+            self._registry,
+            settings,
+            worker=self.id,
+            base_version=base_version,
+            on_fatal=_give_up,
+            rebuild=maker.rebuild,
+        )
+        self._heartbeat = Heartbeat(
+            self.id,
+            loaded,
+            self._registry,
+            self._redis,
+            self._engine,
+            lambda: self._runner.current,
+            self._edit_ready,
+        )
+        self._recovery = Recovery(self._registry, self._redis)
+
+    def run(self) -> None:
+        """Generate and edit until SIGTERM or SIGINT."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._stop)
+        self._engine.start()
+        threads = [
+            threading.Thread(target=body, args=(self.stopping,), name=name, daemon=True)
+            for name, body in (
+                ("heartbeat", self._heartbeat.keep_beating),
+                ("recovery", self._recovery.keep_sweeping),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._prepare()
+            self._work()
+        finally:
+            self.stopping.set()
+            self._engine.stop()
+            for thread in threads:
+                thread.join(timeout=5)
+            log.info("worker %s stopped", self.id)
+
+    def _stop(self, _signum: int, _frame: FrameType | None) -> None:
+        self.stopping.set()
+
+    def _prepare(self) -> None:
+        """Context templates and covariance, before the first edit asks for them."""
+        told = 0.0
+
+        def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
+            nonlocal told
+            if self.stopping.is_set():
+                raise Interrupted("the worker is stopping")
+            if time.monotonic() - told > PREPARE_LOG_SECONDS:
+                told = time.monotonic()
+                log.info("preparing to edit: %s %d/%d", stage, done, total)
+
+        try:
+            self._editor.prepare(progress)
+        except Interrupted:
+            return
+        self._edit_ready.set()
+        log.info("ready to edit")
+
+    def _work(self) -> None:
+        """RQ's loop, entered again when Redis went away under it."""
+        rounds = 0
+        while not self.stopping.is_set():
+            rounds += 1
+            try:
+                worker = ResidentWorker(
+                    [Queue(EDIT_QUEUE, connection=self._redis, serializer=JSONSerializer)],
+                    name=f"{self.id}.{rounds}",
+                    connection=self._redis,
+                    serializer=JSONSerializer,
+                    job_class=allow_only({RUN_EDIT_JOB: self._runner.run}),
+                    stopping=self.stopping,
+                )
+                worker.work(logging_level="WARNING")
+            except RedisError as error:
+                log.warning("RQ lost Redis: %s", error)
+            self.stopping.wait(RETRY_SECONDS)
+
+
+def _hparams(settings: Settings) -> HParams | None:
+    return None if settings.hparams is None else from_file(settings.hparams)
+
+
+def _give_up(error: BaseException) -> None:
+    """The engine cannot go on: end the process, whoever watches it starts it again."""
+    log.critical("the engine failed for good: %s", error)
+    logging.shutdown()
+    os._exit(EXIT_ENGINE_FAILED)
+
+
+def main() -> int:
+    """Load the model and work; the process's exit status."""
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        settings.redis()
+        if settings.hparams is not None and not Path(settings.hparams).is_file():
+            raise MemitError(f"--hparams {settings.hparams}: there is no such file")
+        log.info("loading %s", settings.model)
+        loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
+        log.info("loaded %s on %s as %s", loaded.name, loaded.device, loaded.dtype_name)
+        process = WorkerProcess(settings, loaded)
+    except (MemitError, ValueError, OSError) as error:
+        log.critical("cannot start: %s", error)
+        return 2
+    process.run()
+    return 0

@@ -1,0 +1,199 @@
+"""Making a version: plan, z, solve, measure. Nothing here moves an alias or ends an edit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from contracts.edits import AcceptedEdit
+from contracts.facts import LiveFact
+from contracts.settings import Settings
+from contracts.versions import Canary, LayerWeights, Report, VersionManifest, VersionStatus
+from memit_core.edit import Editor
+from memit_core.errors import MemitError
+from memit_core.facts import Group, group_facts
+from memit_core.weights import LowRank, decode
+from registry.registry import Registry
+from worker.plan import Plan, plan_edit
+from worker.progress import EditProgress
+from worker.quality import Quality, core_fact, refusal
+
+log = logging.getLogger(__name__)
+
+
+class NotReproduced(MemitError):
+    """A version solved again from its facts did not come out bit for bit as it was stored."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The weights of a plan and how they fare."""
+
+    plan: Plan
+    weights: list[LayerWeights]
+    report: Report
+    canary: list[Canary]
+
+
+class VersionMaker:
+    """Turns an accepted edit into the manifest of a version, on one worker's editor."""
+
+    def __init__(self, registry: Registry, editor: Editor, settings: Settings) -> None:
+        self._registry = registry
+        self._editor = editor
+        self._settings = settings
+        self._artefacts = registry.artefacts(editor.loaded.digest)
+        self._quality: Quality | None = None
+
+    def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
+        """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
+
+        Raises:
+            Conflict, InvalidRequest: the edit cannot be applied to this parent.
+            MemitError: a fact cannot be written; Cancelled if the edit shall stop.
+            OSError: the disk is full.
+        """
+        progress("prepare", 0, 1)
+        request = edit.request
+        parent_manifest = self._registry.versions.get(parent)
+        live = self._registry.ledger.live(parent)
+        weight = request.mom2_update_weight or parent_manifest.hparams["mom2_update_weight"]
+        self._editor.prepare(progress)
+        plan = plan_edit(live, request)
+        dropped: list[str] = []
+        if request.drop_failed:
+            dropped = self._not_finite(plan, progress)
+            plan = plan_edit(live, request, dropped) if dropped else plan
+        solution = self._solve(plan, weight, progress)
+        missed = [fact.id for fact in solution.report.per_fact if not fact.success]
+        if request.drop_failed and missed:
+            dropped += missed
+            if len(dropped) == len(plan_edit(live, request).added) and not request.retract:
+                raise MemitError("no fact of the edit was learned, and drop_failed leaves out all")
+            solution = self._solve(plan_edit(live, request, dropped), weight, progress)
+        return self._manifest(edit, parent, solution, weight, dropped)
+
+    def _not_finite(self, plan: Plan, progress: EditProgress) -> list[str]:
+        """Ids of this edit's facts whose z is not finite."""
+        groups = _groups(plan)
+        targets = self._editor.targets(groups, progress)
+        bad = {g.subject for g, t in zip(groups, targets, strict=True) if not t.finite}
+        return [fact_id for fact_id, fact in plan.added.items() if fact.subject in bad]
+
+    def _solve(self, plan: Plan, weight: float, progress: EditProgress) -> Solution:
+        groups = _groups(plan)
+        weights = self.weights(groups, weight, progress)
+        blobs = {w.layer: self._registry.blobs.get(w.blob) for w in weights}
+        view = self._editor.apply(blobs)
+        if self._quality is None:
+            self._quality = Quality(self._editor)
+        report = self._quality.report(view, plan.added, progress, progress.seconds)
+        return Solution(plan, weights, report, self._quality.canaries(view, plan.added))
+
+    def weights(
+        self, groups: list[Group], weight: float, progress: EditProgress
+    ) -> list[LayerWeights]:
+        """Blobs of the solution for these groups; one that was solved before is read back.
+
+        Kept by content like z: the first solution of a set of facts stands, so that the same facts
+        give the same bits on any worker, whatever its device or number of threads.
+        """
+        name = f"solutions/{self._editor.solution_digest(groups, weight)}"
+        kept = self._artefacts.get(name)
+        if kept is None:
+            solved = self._editor.solve(groups, progress, mom2_update_weight=weight)
+            layers = [self._layer(layer, data) for layer, data in solved.items()]
+            fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
+            kept = self._artefacts.put_once(name, fresh)
+        return [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
+
+    def _layer(self, layer: int, data: bytes) -> LayerWeights:
+        delta = decode(data)
+        return LayerWeights(
+            layer=layer,
+            module=self._editor.structure.projections[layer],
+            blob=self._registry.blobs.put(data),
+            kind="low_rank" if isinstance(delta, LowRank) else "dense",
+            rank=delta.rank,
+        )
+
+    def rebuild(self, version: str) -> None:
+        """Solve a version's blobs again from its ledger and put them where they were.
+
+        Raises:
+            NotReproduced: what is solved now is not, bit for bit, what was stored.
+        """
+        manifest = self._registry.versions.get(version)
+        groups = group_facts(core_fact(live.fact) for live in self._registry.ledger.live(version))
+        log.warning("%s is solved again from its facts: a blob is damaged or gone", version)
+        solved = self._editor.solve(
+            groups, mom2_update_weight=manifest.hparams["mom2_update_weight"]
+        )
+        for stored in manifest.weights:
+            digest = self._registry.blobs.put(solved[stored.layer])
+            if digest != stored.blob:
+                raise NotReproduced(
+                    f"{version}: layer {stored.layer} came out with other bits than were stored "
+                    "(another device, library or number of threads?)"
+                )
+
+    def _manifest(
+        self,
+        edit: AcceptedEdit,
+        parent: str,
+        solution: Solution,
+        weight: float,
+        dropped: list[str],
+    ) -> VersionManifest:
+        editor, plan, report = self._editor, solution.plan, solution.report
+        seq = self._registry.versions.tip() + 1
+        success = {fact.id: fact.success for fact in report.per_fact}
+        live = [
+            *plan.kept.values(),
+            *(
+                LiveFact(
+                    id=fact_id, fact=fact, edit_id=edit.id, since=seq, learned=success[fact_id]
+                )
+                for fact_id, fact in plan.added.items()
+            ),
+        ]
+        rejection = refusal(report, edit.request.gate, self._settings)
+        hparams = replace(editor.hparams, mom2_update_weight=weight)
+        return VersionManifest(
+            seq=seq,
+            status=VersionStatus.REJECTED if rejection else VersionStatus.COMMITTED,
+            rejection=rejection,
+            dry_run=edit.request.activate is False,
+            parent=parent,
+            edit_id=edit.id,
+            created_at=time.time(),
+            base=editor.loaded.digest,
+            model=editor.loaded.name,
+            dtype=editor.loaded.dtype_name,
+            hparams=hparams.as_dict(),
+            templates=editor.contexts_digest,
+            covariance=editor.covariance_digest,
+            live=self._registry.ledger.put_live(live),
+            live_count=len(live),
+            added=list(plan.added),
+            retracted=plan.retracted,
+            superseded=plan.superseded,
+            dropped=dropped,
+            weights=solution.weights,
+            report=report,
+            canary=solution.canary,
+            software=software(),
+            device=str(editor.loaded.device),
+        )
+
+
+def _groups(plan: Plan) -> list[Group]:
+    return group_facts(core_fact(fact) for fact in plan.facts())
+
+
+def software() -> dict[str, str]:
+    """Versions of what computed the weights."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}

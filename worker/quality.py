@@ -1,0 +1,113 @@
+"""Measuring a version before it is committed, and the gate that it must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from contracts.edits import Gate
+from contracts.facts import Fact
+from contracts.settings import Settings
+from contracts.versions import Canary, FactReport, Report
+from memit_core.edit import Editor
+from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
+from memit_core.facts import Fact as CoreFact
+from memit_core.progress import Progress
+from memit_core.views import view_of
+
+CANARIES = 3
+
+
+def core_fact(fact: Fact) -> CoreFact:
+    """A client's fact in the method's own type."""
+    return CoreFact(
+        fact.subject,
+        fact.prompt,
+        fact.target_new,
+        fact.target_true,
+        tuple(fact.paraphrase_prompts),
+        tuple(fact.neighborhood_prompts),
+    )
+
+
+class Quality:
+    """Measures versions of one base model."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        loaded, structure = editor.loaded, editor.structure
+        self._control = ControlText(
+            view_of(loaded.model), structure, loaded.tokenizer, editor.corpus
+        )
+
+    def report(
+        self, view: Any, facts: Mapping[str, Fact], progress: Progress, seconds: dict[str, float]
+    ) -> Report:
+        """Scores of `facts` (by id) on the weights of `view`, and its drift from the base.
+
+        Args:
+            seconds: kept by reference in the report's making: what the stages took.
+        """
+        scores = evaluate_facts(
+            view,
+            self._editor.structure,
+            self._editor.loaded.tokenizer,
+            [core_fact(fact) for fact in facts.values()],
+            progress,
+        )
+        drift = self._control.drift(view)
+        return Report(
+            facts=len(scores),
+            success=_mean([score.success for score in scores]),
+            efficacy=_mean([score.efficacy for score in scores]),
+            paraphrase=_mean([score.paraphrase for score in scores]),
+            specificity=_mean([score.specificity for score in scores]),
+            perplexity_ratio=drift.perplexity_ratio,
+            kl=drift.kl,
+            per_fact=[
+                _fact_report(fact_id, score) for fact_id, score in zip(facts, scores, strict=True)
+            ],
+            seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
+        )
+
+    def canaries(self, view: Any, facts: Mapping[str, Fact]) -> list[Canary]:
+        """Next tokens after the prompts of a few facts, for whoever builds the version again."""
+        prompts = [core_fact(fact).filled for fact in list(facts.values())[:CANARIES]]
+        answers = [next_token(view, self._editor.loaded.tokenizer, p) for p in prompts]
+        return [
+            Canary(prompt=prompt, token_id=token, logprob=logprob)
+            for prompt, (token, logprob) in zip(prompts, answers, strict=True)
+        ]
+
+
+def refusal(report: Report, gate: Gate, settings: Settings) -> str | None:
+    """Why the gate refuses a version with this report; None when it passes."""
+    asked = [
+        ("success", report.success, gate.min_success, settings.gate_min_success, 1),
+        ("efficacy", report.efficacy, gate.min_efficacy, settings.gate_min_efficacy, 1),
+        (
+            "perplexity_ratio",
+            report.perplexity_ratio,
+            gate.max_perplexity_ratio,
+            settings.gate_max_perplexity_ratio,
+            -1,
+        ),
+    ]
+    missed = []
+    for name, measured, wanted, default, sign in asked:
+        bound = default if wanted is None else wanted
+        # A NaN fails every comparison, so it is asked whether the bound holds.
+        if measured is not None and not measured * sign >= bound * sign:
+            missed.append(
+                f"{name} is {measured:.3g}, the gate asks {'≥' if sign > 0 else '≤'} {bound:g}"
+            )
+    return "; ".join(missed) or None
+
+
+def _fact_report(fact_id: str, score: FactScore) -> FactReport:
+    return FactReport(id=fact_id, success=score.success, p_new=score.p_new, p_true=score.p_true)
+
+
+def _mean(values: list[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,82 @@
+"""Nothing accepted is lost: unfinished edits without a live job are put on the queue again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from contracts.transport import EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB, worker_key
+from registry.registry import Registry
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 10.0
+
+
+class Recovery:
+    """Sweeps the registry at start and every `SWEEP_SECONDS`; any number of workers may."""
+
+    def __init__(self, registry: Registry, redis: Redis) -> None:
+        self._registry = registry
+        self._redis = redis
+        self._queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
+        self._lost: set[str] = set()
+        """Edits that an earlier sweep found neither waiting nor running."""
+
+    def sweep(self) -> None:
+        """Enqueue every unfinished edit that has no live job, in the order of acceptance.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        waiting = set(self._queue.get_job_ids())
+        lost: set[str] = set()
+        for edit_id in self._registry.edits.unfinished():
+            state = "waiting" if edit_id in waiting else self._state(edit_id)
+            # Between two lists of RQ a job is in neither for a moment: look twice.
+            if state == "gone" or (state == "between" and edit_id in self._lost):
+                self._enqueue(edit_id)
+            elif state == "between":
+                lost.add(edit_id)
+        self._lost = lost
+
+    def _state(self, edit_id: str) -> str:
+        """ "running", "between" (it may be on its way), or "gone"."""
+        try:
+            job = Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
+        except NoSuchJobError:
+            return "gone"
+        status = job.get_status()
+        if status == JobStatus.STARTED:
+            # Our workers are named "<worker id>.<n>"; their status key expires when they die.
+            worker = (job.worker_name or "").rpartition(".")[0]
+            return "running" if self._redis.exists(worker_key(worker)) else "gone"
+        return "between" if status == JobStatus.QUEUED else "gone"
+
+    def _enqueue(self, edit_id: str) -> None:
+        with contextlib.suppress(NoSuchJobError):
+            Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
+        try:
+            self._queue.enqueue_call(
+                RUN_EDIT_JOB, args=[edit_id], job_id=edit_id, **EDIT_JOB_OPTIONS
+            )
+            log.info("%s is queued again", edit_id)
+        except DuplicateJobError:
+            log.info("%s was queued by somebody else", edit_id)
+
+    def keep_sweeping(self, stopping: threading.Event) -> None:
+        """Sweep until `stopping`; the body of a thread."""
+        while not stopping.is_set():
+            try:
+                self.sweep()
+            except (RedisError, OSError) as error:
+                log.warning("recovery could not sweep: %s", error)
+            stopping.wait(SWEEP_SECONDS)

@@ -1,0 +1,91 @@
+"""RQ for a resident model: one process, the main thread, one job name, a steady heartbeat.
+
+RQ's `SimpleWorker` runs jobs in its own process, which a resident model needs, but beats only
+between jobs. Everything else of RQ stays as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq import SimpleWorker
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+JOB_TTL_SECONDS = 30
+
+
+class ForbiddenJob(RuntimeError):
+    """A job names a function that this worker does not run."""
+
+
+def allow_only(functions: Mapping[str, Callable[[str], None]]) -> type[Job]:
+    """A job class that runs these functions by name and imports nothing.
+
+    RQ imports whatever a job's record names, callbacks too; who can write to Redis could run
+    anything.
+    """
+
+    class AllowedJob(Job):
+        @property
+        def func(self) -> Callable[[str], None]:
+            try:
+                return functions[self.func_name or ""]
+            except KeyError:
+                raise ForbiddenJob(f"{self.func_name!r} is not a job of this worker") from None
+
+        @property
+        def success_callback(self) -> None:
+            return None
+
+        @property
+        def failure_callback(self) -> None:
+            return None
+
+        @property
+        def stopped_callback(self) -> None:
+            return None
+
+    return AllowedJob
+
+
+class ResidentWorker(SimpleWorker):
+    """A `SimpleWorker` that beats while a job runs and asks it to stop on SIGTERM or SIGINT."""
+
+    def __init__(self, *args: Any, stopping: threading.Event, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stopping = stopping
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        execution = self.prepare_execution(job)
+        done = threading.Event()
+        heart = threading.Thread(target=self._beat, args=(job, execution, done), daemon=True)
+        heart.start()
+        try:
+            self.perform_job(job, queue, execution)
+        finally:
+            done.set()
+            heart.join()
+        self.set_state("idle")
+
+    def _beat(self, job: Job, execution: Execution, done: threading.Event) -> None:
+        while not done.wait(BEAT_SECONDS):
+            try:
+                self.maintain_heartbeats(job, execution)
+            except RedisError as error:
+                log.warning("heartbeat of %s failed: %s", job.id, error)
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
+        return JOB_TTL_SECONDS
+
+    def request_stop(self, signum: Any, frame: Any) -> None:
+        self._stopping.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
