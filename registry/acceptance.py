@@ -1,0 +1,97 @@
+"""Acceptance: the order of edits, and what an idempotency key stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from pydantic import BaseModel
+
+from contracts.edits import AcceptedEdit
+from contracts.errors import Conflict, FieldError, InvalidRequest
+from contracts.ids import EditId, digest_of
+from registry.records import encode, read
+from registry.sequence import SequenceLog
+from registry.store import Store
+
+
+class EditEntry(BaseModel):
+    """What `edits/by-seq/<n>.json` holds: the edit that was accepted as number n."""
+
+    edit_id: EditId
+
+
+class Idempotency(BaseModel):
+    """What `idempotency/<sha256 of the key>.json` holds: the first body and its edit."""
+
+    body_digest: str
+    edit_id: EditId
+
+
+class Acceptance:
+    """Writes request, idempotency record and place in the order, so that a replay completes it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._log = SequenceLog(store, "edits/by-seq", EditEntry)
+        self._placed: set[str] = set()
+        self._indexed = -1
+        self._lock = threading.Lock()
+
+    def accept(
+        self, edit: AcceptedEdit, idempotency_key: str | None, body_digest: str | None
+    ) -> tuple[str, bool]:
+        """See `Edits.accept`."""
+        if idempotency_key is None:
+            self._put_request(edit)
+            standing = edit.id
+        else:
+            body = body_digest or digest_of(edit.request.model_dump(mode="json"))
+            standing = self._first_with_key(edit, idempotency_key, body)
+        self._place(standing)
+        return standing, standing == edit.id
+
+    def since(self, number: int) -> list[str]:
+        """Ids of the edits accepted after `number` (-1: all), in order."""
+        return [entry.edit_id for entry in self._log.all(after=number)]
+
+    def page(self, limit: int, before: int | None) -> tuple[list[str], int | None]:
+        """See `Edits.page`."""
+        tip = self._log.tip()
+        top = tip if before is None else min(before - 1, tip)
+        bottom = max(top - limit + 1, 0)
+        entries = (self._log.read(number) for number in range(top, bottom - 1, -1))
+        return [entry.edit_id for entry in entries if entry], bottom if bottom > 0 else None
+
+    def _first_with_key(self, edit: AcceptedEdit, idempotency_key: str, body: str) -> str:
+        """Id of the first edit that came with this key, which is this one if there was none."""
+        key = f"idempotency/{hashlib.sha256(idempotency_key.encode()).hexdigest()}.json"
+        standing = read(self._store, Idempotency, key)
+        if standing is None:
+            self._put_request(edit)  # first, so that no record ever names an edit without a request
+            record = Idempotency(body_digest=body, edit_id=edit.id)
+            won = self._store.put_if_absent(key, encode(record))
+            standing = record if won else read(self._store, Idempotency, key) or record
+        if standing.body_digest != body:
+            reason = "was used before with another body"
+            error = FieldError(field="Idempotency-Key", reason=reason)
+            raise InvalidRequest(f"header Idempotency-Key {reason}", errors=[error])
+        return standing.edit_id
+
+    def _put_request(self, edit: AcceptedEdit) -> None:
+        key, data = f"edits/{edit.id}/request.json", encode(edit)
+        if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
+            raise Conflict(f"another edit has the id {edit.id}")
+
+    def _place(self, edit_id: str) -> None:
+        """Give the edit the next number, once: who wins a number has seen all before it."""
+        while True:
+            with self._lock:
+                for entry in self._log.all(after=self._indexed):
+                    self._indexed += 1
+                    self._placed.add(entry.edit_id)
+                number = self._indexed + 1
+                if edit_id in self._placed:
+                    return
+            if self._log.append(number, EditEntry(edit_id=edit_id)):
+                return

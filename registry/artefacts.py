@@ -1,0 +1,57 @@
+"""What is computed once for a base model: context templates, covariance, z, the tokenizer."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from contracts.ids import DIGEST, Digest
+from registry.blobs import Blobs
+from registry.records import encode, read
+from registry.store import Store
+
+
+class Pointer(BaseModel):
+    """What `models/<base>/<name>.json` holds: the blob of the first writer."""
+
+    blob: Digest
+
+
+class Artefacts:
+    """Named bytes of one base model, put once; names are paths such as `templates` or `z/<hex>`."""
+
+    def __init__(self, store: Store, blobs: Blobs, base: str) -> None:
+        if not DIGEST.fullmatch(base):
+            raise ValueError(f"not a digest of a base model: {base!r}")
+        self._store = store
+        self._blobs = blobs
+        self._base = base
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes under `name`, verified; None if nobody has put them.
+
+        Raises:
+            BlobMissing: they were put, but the blob is gone.
+            BlobDamaged: they were put, but the blob is damaged.
+        """
+        pointer = read(self._store, Pointer, self._key(name))
+        return None if pointer is None else self._blobs.get(pointer.blob)
+
+    def put_once(self, name: str, data: bytes) -> bytes:
+        """Put `data` under `name` unless another writer was first; the bytes that stand.
+
+        Putting the same bytes again mends a damaged blob. Other bytes never take the place of lost
+        ones: versions were solved from those.
+
+        Raises:
+            BlobMissing: the first writer's blob is gone and `data` is not the same.
+            BlobDamaged: the first writer's blob is damaged and `data` is not the same.
+            OSError: the disk is full or broken.
+        """
+        pointer = Pointer(blob=self._blobs.put(data))
+        if self._store.put_if_absent(self._key(name), encode(pointer)):
+            return data
+        standing = self.get(name)
+        return data if standing is None else standing
+
+    def _key(self, name: str) -> str:
+        return f"models/{self._base}/{name}.json"

@@ -1,0 +1,72 @@
+"""Content-addressed bytes: a blob's name is the SHA-256 of what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from contracts.ids import DIGEST
+from registry.errors import BlobDamaged, BlobMissing
+from registry.store import Store
+
+
+class Blobs:
+    """Blobs under `blobs/sha256/<first two hex>/<digest>`; every read is verified."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; its digest. A damaged blob in its place is quarantined and replaced.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        key = _key(digest)
+        while not self._store.put_if_absent(key, data):
+            if self._store.get(key) == data:
+                break
+            self.quarantine(digest)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of this digest, verified.
+
+        Raises:
+            BlobMissing: there is no such blob.
+            BlobDamaged: there is one, but its bytes hash to something else.
+            ValueError: `digest` is not a digest.
+        """
+        data = self._store.get(_key(digest))
+        if data is None:
+            raise BlobMissing(digest)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise BlobDamaged(digest)
+        return data
+
+    def has(self, digest: str) -> bool:
+        """Whether a blob of this name is there; its bytes are not looked at."""
+        return self._store.exists(_key(digest))
+
+    def quarantine(self, digest: str) -> None:
+        """Rename a damaged blob aside, so that a sound one can be put; a sound one stays.
+
+        Raises:
+            ValueError: `digest` is not a digest.
+        """
+        try:
+            self.get(digest)
+        except BlobMissing:
+            return
+        except BlobDamaged:
+            aside = self._store.set_aside(_key(digest))
+            moved = None if aside is None else self._store.get(aside)
+            if moved is not None and hashlib.sha256(moved).hexdigest() == digest:
+                # Another process was quicker: this was already its replacement.
+                self._store.put_if_absent(_key(digest), moved)
+
+
+def _key(digest: str) -> str:
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"not a digest: {digest!r}")
+    return f"blobs/sha256/{digest[:2]}/{digest}"

@@ -1,0 +1,262 @@
+"""Edits: accepted once, logged step by step, ended exactly once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+from contracts.edits import AcceptedEdit, Edit, EditEnd, EditState, EditStep, StepKind
+from contracts.errors import Conflict, NotFound
+from contracts.ids import EDIT_ID, VersionId
+from registry.acceptance import Acceptance
+from registry.describe import describe, running
+from registry.records import encode, read
+from registry.sequence import SequenceLog
+from registry.store import Store
+from registry.versions import Versions
+
+_REQUESTS_CACHED = 128
+_LOGS_CACHED = 4096
+
+
+class Edits:
+    """Each edit is a folder: its request, its numbered steps, and at last its one end.
+
+    The order of the steps decides between a cancel and a commit: after COMMITTING a cancel is
+    refused, and after CANCEL_REQUESTED no attempt starts or commits.
+    """
+
+    def __init__(self, store: Store, versions: Versions) -> None:
+        self._store = store
+        self._versions = versions
+        self._accepted = Acceptance(store)
+        self._request = lru_cache(maxsize=_REQUESTS_CACHED)(self._load)
+        self._log = lru_cache(maxsize=_LOGS_CACHED)(self._open)
+        self._ends: dict[str, EditEnd] = {}
+        self._unfinished: dict[str, None] = {}
+        self._seen = -1
+        self._lock = threading.Lock()
+
+    # acceptance
+
+    def accept(
+        self, edit: AcceptedEdit, idempotency_key: str | None = None, body_digest: str | None = None
+    ) -> tuple[str, bool]:
+        """Accept an edit: once this returns it will end, whatever dies meanwhile.
+
+        With an idempotency key the first body that came with it wins; a replay gives the first
+        edit's id, and completes its acceptance if that was cut short.
+
+        Returns:
+            The id of the edit that stands, and whether it is this one.
+
+        Raises:
+            InvalidRequest: the key was used before with another body.
+            Conflict: another edit has this id.
+            OSError: the disk is full or broken.
+        """
+        return self._accepted.accept(edit, idempotency_key, body_digest)
+
+    def exists(self, edit_id: str) -> bool:
+        """Whether there is an edit of this id."""
+        return EDIT_ID.fullmatch(edit_id) is not None and self._store.exists(
+            f"edits/{edit_id}/request.json"
+        )
+
+    def get(self, edit_id: str) -> AcceptedEdit:
+        """The edit as it was accepted.
+
+        Raises:
+            NotFound: there is no edit of this id.
+            RecordDamaged: its request is unreadable.
+        """
+        if not EDIT_ID.fullmatch(edit_id):
+            raise NotFound(f"no edit {edit_id[:100]!r}")
+        return self._request(edit_id)
+
+    def page(self, limit: int, before: int | None = None) -> tuple[list[str], int | None]:
+        """Up to `limit` ids, newest first, of edits accepted before number `before`.
+
+        Returns:
+            The ids, and the `before` of the next page or None after the last.
+        """
+        return self._accepted.page(limit, before)
+
+    def unfinished(self) -> list[str]:
+        """Ids of the edits that have not ended, in the order of acceptance."""
+        with self._lock:
+            new = self._accepted.since(self._seen)
+            self._seen += len(new)
+            self._unfinished.update(dict.fromkeys(new))
+            ended = [edit for edit in self._unfinished if self._store.exists(_end_key(edit))]
+            for edit_id in ended:
+                del self._unfinished[edit_id]
+            return list(self._unfinished)
+
+    def count_unfinished(self) -> int:
+        """How many edits have not ended."""
+        return len(self.unfinished())
+
+    def describe(self, edit_id: str) -> Edit:
+        """The edit as clients see it, without its progress, which only Redis knows.
+
+        Raises:
+            NotFound: there is no edit of this id.
+            RecordDamaged: one of its records, or its version's manifest, is unreadable.
+        """
+        edit, end = self.get(edit_id), self.end(edit_id)
+        version = None if end is None else end.version
+        manifest = None if version is None else self._versions.get(version)
+        return describe(edit, self.steps(edit_id), end, manifest)
+
+    # the log of one edit
+
+    def steps(self, edit_id: str) -> list[EditStep]:
+        """The edit's steps so far, in order.
+
+        Raises:
+            NotFound: not an edit id.
+        """
+        return self._log(edit_id).all()
+
+    def append(self, edit_id: str, step: EditStep, position: int) -> bool:
+        """Append a step if the log still has the `position` steps that the caller saw."""
+        return self._log(edit_id).append(position, step)
+
+    def start(
+        self, edit_id: str, worker: str, parent: VersionId | None, active_epoch: int | None
+    ) -> bool:
+        """Log RUNNING; False if the edit has ended or its cancel was requested.
+
+        A cancel that nobody carried out yet, because its worker died, is carried out here.
+        """
+        step = EditStep(
+            kind=StepKind.RUNNING,
+            at=time.time(),
+            worker=worker,
+            parent=parent,
+            active_epoch=active_epoch,
+        )
+        if self._log_step(edit_id, step, unless=_cancelled):
+            return True
+        if self.end(edit_id) is None:
+            self._finish_cancelled(edit_id)
+        return False
+
+    def begin_commit(self, edit_id: str, worker: str, active_epoch: int | None) -> bool:
+        """Log COMMITTING; False if the edit has ended or its cancel was requested."""
+        step = EditStep(
+            kind=StepKind.COMMITTING, at=time.time(), worker=worker, active_epoch=active_epoch
+        )
+        return self._log_step(edit_id, step, unless=_cancelled)
+
+    def requeue(self, edit_id: str, worker: str) -> None:
+        """Log REQUEUED: the attempt was given up and the edit waits again."""
+        step = EditStep(kind=StepKind.REQUEUED, at=time.time(), worker=worker)
+        self._log_step(edit_id, step, unless=lambda steps: not running(steps))
+
+    # cancel and end
+
+    def request_cancel(self, edit_id: str) -> None:
+        """Ask for the edit to be cancelled; one that no worker runs is cancelled at once.
+
+        Raises:
+            NotFound: there is no edit of this id.
+            Conflict: it has ended otherwise, or is committing.
+        """
+        self.get(edit_id)
+        step = EditStep(kind=StepKind.CANCEL_REQUESTED, at=time.time())
+        self._log_step(edit_id, step, unless=lambda steps: _cancelled(steps) or _committing(steps))
+        end = self.end(edit_id)
+        if end is not None:
+            if end.state is not EditState.CANCELLED:
+                raise Conflict(f"edit {edit_id} is {end.state}: it cannot be cancelled any more")
+            return
+        steps = self.steps(edit_id)
+        if _committing(steps):
+            raise Conflict(f"edit {edit_id} is committing: it cannot be cancelled any more")
+        if not running(steps):
+            self._finish_cancelled(edit_id)
+
+    def cancel_requested(self, edit_id: str) -> bool:
+        """Whether a cancel is in the log; one look at the disk when nothing is new."""
+        return _cancelled(self.steps(edit_id))
+
+    def end(self, edit_id: str) -> EditEnd | None:
+        """How the edit ended; None if it has not.
+
+        Raises:
+            NotFound: not an edit id.
+        """
+        end = self._ends.get(edit_id)
+        if end is None:
+            end = read(self._store, EditEnd, _end_key(edit_id))
+            if end is not None:
+                self._ends[edit_id] = end
+        return end
+
+    def finish(self, edit_id: str, end: EditEnd) -> EditEnd:
+        """End the edit; the first end stands and is returned.
+
+        Raises:
+            Conflict: the edit made another version than `end` says, or one where `end` says none:
+                it can only be settled.
+            ValueError: `end` is not a final state.
+            OSError: the disk is full or broken.
+        """
+        if not end.state.final:
+            raise ValueError(f"{end.state} is not a final state")
+        standing = self.end(edit_id)
+        if standing is not None:
+            return standing
+        version = self._versions.of_edit(edit_id)
+        made = end.state in (EditState.COMMITTED, EditState.REJECTED)
+        if version != end.version or made is (version is None):
+            raise Conflict(f"edit {edit_id} made version {version}: it cannot end as {end.state}")
+        if self._store.put_if_absent(_end_key(edit_id), encode(end)):
+            self._ends[edit_id] = end
+        return self.end(edit_id) or end
+
+    def _finish_cancelled(self, edit_id: str) -> None:
+        self.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
+
+    def _log_step(
+        self, edit_id: str, step: EditStep, unless: Callable[[list[EditStep]], bool]
+    ) -> bool:
+        """Append `step` after whatever is there; False if the edit ended or `unless` holds."""
+        while self.end(edit_id) is None:
+            steps = self.steps(edit_id)
+            if unless(steps):
+                return False
+            if self.append(edit_id, step, len(steps)):
+                return True
+        return False
+
+    def _open(self, edit_id: str) -> SequenceLog[EditStep]:
+        return SequenceLog(self._store, f"edits/{_checked(edit_id)}", EditStep)
+
+    def _load(self, edit_id: str) -> AcceptedEdit:
+        edit = read(self._store, AcceptedEdit, f"edits/{edit_id}/request.json")
+        if edit is None:
+            raise NotFound(f"no edit {edit_id}")
+        return edit
+
+
+def _cancelled(steps: list[EditStep]) -> bool:
+    return any(step.kind is StepKind.CANCEL_REQUESTED for step in steps)
+
+
+def _committing(steps: list[EditStep]) -> bool:
+    return any(step.kind is StepKind.COMMITTING for step in steps)
+
+
+def _end_key(edit_id: str) -> str:
+    return f"edits/{_checked(edit_id)}/end.json"
+
+
+def _checked(edit_id: str) -> str:
+    if not EDIT_ID.fullmatch(edit_id):
+        raise NotFound(f"no edit {edit_id[:100]!r}")
+    return edit_id

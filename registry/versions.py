@@ -1,0 +1,167 @@
+"""Versions: immutable manifests, and the log that says which of them count."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from functools import lru_cache
+
+from pydantic import BaseModel
+
+from contracts.errors import NotFound
+from contracts.ids import ALIAS_NAME, VERSION_ID, VERSION_SHORT, VersionId, version_id
+from contracts.versions import Version, VersionManifest
+from registry.aliases import Aliases
+from registry.blobs import Blobs
+from registry.errors import BlobMissing, ManifestDamaged, RecordDamaged
+from registry.records import decode, encode
+from registry.sequence import SequenceLog
+from registry.store import Store
+
+_MANIFESTS_CACHED = 256
+
+
+class VersionEntry(BaseModel):
+    """What `versions/by-seq/<n>.json` holds: the manifest that won number n, and whose it is."""
+
+    version: VersionId
+    edit_id: str | None = None
+
+
+class Versions:
+    """A version is committed by its entry in the log; a manifest without one is an orphan."""
+
+    def __init__(self, store: Store, blobs: Blobs, aliases: Aliases) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._aliases = aliases
+        self._log = SequenceLog(store, "versions/by-seq", VersionEntry)
+        self._read = lru_cache(maxsize=_MANIFESTS_CACHED)(self._load)
+        self._by_edit: dict[str, str] = {}
+        self._indexed = -1
+        self._lock = threading.Lock()
+
+    def tip(self) -> int:
+        """Sequence number of the newest version; -1 when there is none."""
+        return self._log.tip()
+
+    def commit(self, manifest: VersionManifest) -> str | None:
+        """Commit a version as number `manifest.seq`, which must be `tip() + 1`.
+
+        An edit is committed once: if its version is in the log already, by this or by an earlier
+        attempt, that version's id is the answer and nothing is written.
+
+        Returns:
+            The id of the version that stands for this edit; None if the number was taken by
+            another manifest, so that the caller may number it anew.
+
+        Raises:
+            BlobMissing: a blob that the manifest names has not been put.
+            ValueError: the number would leave a gap, or the manifest is not valid (a NaN in it).
+            OSError: the disk is full or broken.
+        """
+        data = encode(manifest)
+        VersionManifest.model_validate_json(data)  # what is committed can be loaded again
+        version = version_id(manifest.seq, hashlib.sha256(data).hexdigest())
+        tip = self.tip()
+        if manifest.edit_id is not None:
+            standing = self.of_edit(manifest.edit_id)
+            if standing is not None:
+                return standing
+        if manifest.seq <= tip:
+            return version if self.by_seq(manifest.seq) == version else None
+        if manifest.seq > tip + 1:
+            raise ValueError(f"version {manifest.seq} would leave a gap after {tip}")
+        for blob in (manifest.live, *(weight.blob for weight in manifest.weights)):
+            if not self._blobs.has(blob):
+                raise BlobMissing(blob)
+        self._store.put_if_absent(_key(version), data)
+        entry = VersionEntry(version=version, edit_id=manifest.edit_id)
+        return version if self._log.append(manifest.seq, entry) else None
+
+    def get(self, version: str) -> VersionManifest:
+        """The manifest of a committed version, by its full id.
+
+        Raises:
+            NotFound: no version of this id was committed.
+            ManifestDamaged: its bytes do not hash to its id.
+        """
+        if not VERSION_ID.fullmatch(version) or self.by_seq(_seq(version)) != version:
+            raise NotFound(f"no version {version}")
+        return self._read(version)
+
+    def describe(self, version: str) -> Version:
+        """A version as clients see it: its manifest, id and the aliases that name it now.
+
+        Raises:
+            NotFound, ManifestDamaged: as `get`.
+        """
+        manifest = self.get(version)
+        return Version(id=version, aliases=self._aliases.naming(version), **dict(manifest))
+
+    def by_seq(self, number: int) -> str | None:
+        """Id of the version with this sequence number; None if there is none."""
+        entry = self._log.read(number)
+        return None if entry is None else entry.version
+
+    def resolve(self, ref: str) -> VersionId:
+        """The full id that a full id, a short id such as `v12` or an alias names now.
+
+        Raises:
+            NotFound: it names nothing; the message repeats what was asked.
+        """
+        version: str | None = None
+        if VERSION_ID.fullmatch(ref):
+            version = ref if self.by_seq(_seq(ref)) == ref else None
+        elif VERSION_SHORT.fullmatch(ref):
+            version = self.by_seq(int(ref[1:]))
+        elif ALIAS_NAME.fullmatch(ref):
+            record = self._aliases.get(ref)
+            version = None if record is None else record.version
+        if version is None:
+            raise NotFound(f"no version or alias {ref[:100]!r}")
+        return version
+
+    def of_edit(self, edit_id: str) -> str | None:
+        """Id of the version that this edit made, rejected ones too; None if it made none (yet)."""
+        with self._lock:
+            for entry in self._log.all(after=self._indexed):
+                self._indexed += 1
+                if entry.edit_id is not None:
+                    self._by_edit.setdefault(entry.edit_id, entry.version)
+            return self._by_edit.get(edit_id)
+
+    def page(self, limit: int, before: int | None = None) -> tuple[list[str], int | None]:
+        """Up to `limit` ids, newest first, of versions numbered below `before`.
+
+        Returns:
+            The ids, and the `before` of the next page or None after the last.
+        """
+        top = self.tip() if before is None else min(before - 1, self.tip())
+        bottom = max(top - limit + 1, 0)
+        entries = (self._log.read(number) for number in range(top, bottom - 1, -1))
+        versions = [entry.version for entry in entries if entry is not None]
+        return versions, bottom if bottom > 0 else None
+
+    def _load(self, version: str) -> VersionManifest:
+        key = _key(version)
+        data = self._store.get(key)
+        if data is None:
+            raise ManifestDamaged(key, "it is in the log of versions but its file is gone")
+        if version_id(_seq(version), hashlib.sha256(data).hexdigest()) != version:
+            raise ManifestDamaged(key, "its bytes have another digest")
+        try:
+            manifest = decode(VersionManifest, key, data)
+        except RecordDamaged as error:
+            raise ManifestDamaged(key, "it is whole, but of a schema unknown here") from error
+        if manifest.seq != _seq(version):
+            raise ManifestDamaged(key, f"it says number {manifest.seq}")
+        return manifest
+
+
+def _key(version: str) -> str:
+    return f"versions/{version}.json"
+
+
+def _seq(version: str) -> int:
+    return int(version[1:].partition("-")[0])

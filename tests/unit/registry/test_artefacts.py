@@ -1,0 +1,49 @@
+"""What is computed once for a base model: the first writer's bytes stand for everybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry import Registry
+from registry.errors import BlobDamaged
+from tests.unit.registry.building import BASE
+
+
+@pytest.mark.parametrize("name", ["templates", "covariance", "z/0123abcd", "solutions/0123abcd"])
+def test_the_first_writer_wins(registry: Registry, name: str) -> None:
+    artefacts = registry.artefacts(BASE)
+    assert artefacts.get(name) is None
+    assert artefacts.put_once(name, b"mine") == b"mine"
+
+    other = Registry(registry.store.root).artefacts(BASE)
+    assert other.put_once(name, b"other") == b"mine"
+    assert other.get(name) == b"mine"
+    assert (registry.store.root / "models" / BASE / f"{name}.json").is_file()
+
+
+def test_artefacts_of_two_bases_are_apart(registry: Registry) -> None:
+    registry.artefacts(BASE).put_once("templates", b"of one")
+    assert registry.artefacts("c" * 64).get("templates") is None
+
+
+@pytest.mark.parametrize("bad", ["../../etc", "z/..", "/z", "z/.hidden", ""])
+def test_a_name_that_is_no_plain_path_is_refused(registry: Registry, bad: str) -> None:
+    with pytest.raises(ValueError, match="not a safe key"):
+        registry.artefacts(BASE).get(bad)
+    with pytest.raises(ValueError, match="not a digest of a base model"):
+        registry.artefacts("../" + "b" * 61)
+
+
+def test_a_damaged_artefact_is_mended_by_the_same_bytes_only(registry: Registry) -> None:
+    artefacts = registry.artefacts(BASE)
+    artefacts.put_once("covariance", b"the covariance")
+    [blob] = (path for path in (registry.store.root / "blobs").rglob("*") if path.is_file())
+    blob.write_bytes(b"the covarianc\x00")
+
+    with pytest.raises(BlobDamaged):
+        artefacts.get("covariance")
+    with pytest.raises(BlobDamaged):
+        artefacts.put_once("covariance", b"another covariance")
+
+    assert artefacts.put_once("covariance", b"the covariance") == b"the covariance"
+    assert artefacts.get("covariance") == b"the covariance"

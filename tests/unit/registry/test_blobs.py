@@ -1,0 +1,77 @@
+"""Blobs: named by their content, verified at every read, mended but never overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from registry import Registry
+from registry.errors import BlobDamaged, BlobMissing
+
+DATA = b"safetensors, say" * 100
+
+
+def path_of(registry: Registry, digest: str) -> Path:
+    return registry.store.root / "blobs" / "sha256" / digest[:2] / digest
+
+
+def test_a_blob_is_named_by_its_sha256(registry: Registry) -> None:
+    digest = registry.blobs.put(DATA)
+    assert digest == hashlib.sha256(DATA).hexdigest()
+    assert path_of(registry, digest).read_bytes() == DATA
+    assert registry.blobs.get(digest) == DATA
+    assert registry.blobs.has(digest)
+    assert registry.blobs.put(DATA) == digest
+
+
+def test_a_missing_blob_is_named(registry: Registry) -> None:
+    digest = "a" * 64
+    assert not registry.blobs.has(digest)
+    with pytest.raises(BlobMissing, match=digest):
+        registry.blobs.get(digest)
+
+
+@pytest.mark.parametrize("bad", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])
+def test_what_is_not_a_digest_never_becomes_a_path(registry: Registry, bad: str) -> None:
+    for call in (registry.blobs.get, registry.blobs.has, registry.blobs.quarantine):
+        with pytest.raises(ValueError, match="not a digest"):
+            call(bad)
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty"])
+def test_a_damaged_blob_is_detected_set_aside_and_put_again(
+    registry: Registry, damage: str
+) -> None:
+    digest = registry.blobs.put(DATA)
+    path = path_of(registry, digest)
+    flipped = bytes([DATA[0] ^ 1]) + DATA[1:]
+    path.write_bytes({"bit": flipped, "truncated": DATA[:-1], "empty": b""}[damage])
+
+    with pytest.raises(BlobDamaged, match=digest):
+        registry.blobs.get(digest)
+    registry.blobs.quarantine(digest)
+    with pytest.raises(BlobMissing):
+        registry.blobs.get(digest)
+    assert len(registry.store.names("quarantine")) == 1, "kept for whoever wants to look"
+
+    registry.blobs.put(DATA)
+    assert registry.blobs.get(digest) == DATA
+
+
+def test_putting_the_bytes_again_mends_a_damaged_blob(registry: Registry) -> None:
+    digest = registry.blobs.put(DATA)
+    path_of(registry, digest).write_bytes(DATA[:10])
+    assert registry.blobs.put(DATA) == digest
+    assert registry.blobs.get(digest) == DATA
+    [aside] = registry.store.names("quarantine")
+    assert registry.store.get(f"quarantine/{aside}") == DATA[:10]
+
+
+def test_a_sound_or_missing_blob_is_not_quarantined(registry: Registry) -> None:
+    digest = registry.blobs.put(DATA)
+    registry.blobs.quarantine(digest)
+    registry.blobs.quarantine("c" * 64)
+    assert registry.blobs.get(digest) == DATA
+    assert registry.store.names("quarantine") == []

@@ -1,0 +1,96 @@
+"""The ledger: what is live in a version, and where a fact came from."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from contracts.errors import NotFound
+from contracts.facts import LiveFact
+from registry import Registry
+from registry.errors import BlobDamaged, RecordDamaged
+from tests.unit.registry.building import accepted, edit_manifest, live_fact, manifest, with_v0
+
+
+def some_facts(count: int) -> list[LiveFact]:
+    return [live_fact(accepted(f"city {number}")) for number in range(count)]
+
+
+def test_live_facts_do_not_depend_on_their_order(registry: Registry) -> None:
+    facts = some_facts(5)
+    digest = registry.ledger.put_live(facts)
+    assert registry.ledger.put_live(facts[::-1]) == digest
+    version = registry.versions.commit(manifest(registry, 0, live=digest, live_count=5))
+    assert version is not None
+
+    live = Registry(registry.store.root).ledger.live(version)
+    assert live == sorted(facts, key=lambda fact: fact.id)
+
+
+def test_a_fact_is_found_in_the_versions_that_hold_it(registry: Registry) -> None:
+    v0 = with_v0(registry)
+    edit = accepted()
+    fact = live_fact(edit)
+    v1 = registry.versions.commit(edit_manifest(registry, edit, 1))
+    assert v1 is not None
+    assert registry.ledger.get(fact.id, v1) == fact
+    assert registry.ledger.get(fact.id, v0) is None
+    assert registry.ledger.live(v0) == []
+    with pytest.raises(NotFound):
+        registry.ledger.live("v7-000000000000")
+
+
+def test_a_callers_list_is_its_own(registry: Registry) -> None:
+    digest = registry.ledger.put_live(some_facts(2))
+    version = registry.versions.commit(manifest(registry, 0, live=digest))
+    assert version is not None
+    registry.ledger.live(version).clear()
+    assert len(registry.ledger.live(version)) == 2
+
+
+def test_history_of_a_fact_grows_with_the_versions(registry: Registry) -> None:
+    with_v0(registry)
+    fact_id = live_fact(accepted()).id
+    assert registry.ledger.ever(fact_id) == []
+    v1 = registry.versions.commit(edit_manifest(registry, accepted(), 1))
+    assert registry.ledger.ever(fact_id) == [v1]
+
+    registry.versions.commit(edit_manifest(registry, accepted("another city"), 2))
+    other = Registry(registry.store.root)
+    v3 = other.versions.commit(edit_manifest(other, accepted(), 3, rejected=True))
+    assert registry.ledger.ever(fact_id) == [v1, v3]
+
+
+def test_a_damaged_manifest_hides_only_its_own_history(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_v0(registry)
+    lost, kept = accepted("lost"), accepted("kept")
+    v1 = registry.versions.commit(edit_manifest(registry, lost, 1))
+    v2 = registry.versions.commit(edit_manifest(registry, kept, 2))
+    (registry.store.root / "versions" / f"{v1}.json").write_bytes(b"{")
+
+    fresh = Registry(registry.store.root)
+    with caplog.at_level(logging.ERROR):
+        assert fresh.ledger.ever(live_fact(kept).id) == [v2]
+    assert v1 is not None
+    assert v1 in caplog.text
+
+
+def test_a_damaged_ledger_is_detected(registry: Registry) -> None:
+    digest = registry.ledger.put_live(some_facts(1))
+    version = registry.versions.commit(manifest(registry, 0, live=digest))
+    assert version is not None
+    path = registry.store.root / "blobs" / "sha256" / digest[:2] / digest
+    path.write_bytes(path.read_bytes().replace(b"Rome", b"Oslo"))
+    with pytest.raises(BlobDamaged, match=digest):
+        Registry(registry.store.root).ledger.live(version)
+
+
+def test_a_blob_that_is_no_ledger_is_not_read_as_one(registry: Registry) -> None:
+    digest = registry.blobs.put(b'{"not": "a list"}')
+    version = registry.versions.commit(manifest(registry, 0, live=digest))
+    assert version is not None
+    with pytest.raises(RecordDamaged, match="not a list of live facts"):
+        registry.ledger.live(version)

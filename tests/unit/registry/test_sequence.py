@@ -1,0 +1,108 @@
+"""Logs: numbers without gaps, whoever appends, and one look at the disk when nothing is new."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from registry.errors import RecordDamaged
+from registry.sequence import SequenceLog
+from registry.store import Store
+from tests.unit.registry.stores import CountingStore
+
+
+class Entry(BaseModel):
+    text: str
+
+
+def log_in(folder: Path, first: int = 0) -> SequenceLog[Entry]:
+    return SequenceLog(Store(folder), "log", Entry, first)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_append_goes_only_directly_after_the_tip(tmp_path: Path, first: int) -> None:
+    log = log_in(tmp_path, first)
+    assert log.tip() == first - 1
+    assert log.all() == []
+
+    assert not log.append(first + 1, Entry(text="would leave a gap"))
+    assert log.append(first, Entry(text="a"))
+    assert not log.append(first, Entry(text="taken"))
+    assert not log.append(first - 1, Entry(text="before the first"))
+    assert log.append(first + 1, Entry(text="b"))
+
+    assert log.tip() == first + 1
+    assert [entry.text for entry in log.all()] == ["a", "b"]
+    assert [entry.text for entry in log.all(after=first)] == ["b"]
+    assert log.read(first - 1) is None
+    assert log.read(first + 2) is None
+
+
+def test_what_another_process_appended_is_seen(tmp_path: Path) -> None:
+    mine, other = log_in(tmp_path), log_in(tmp_path)
+    assert mine.append(0, Entry(text="mine"))
+    assert other.append(1, Entry(text="other"))
+    assert not mine.append(1, Entry(text="late"))
+    assert [entry.text for entry in mine.all()] == ["mine", "other"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 9, 100, 1000])
+def test_a_new_reader_finds_the_tip_in_few_looks(tmp_path: Path, length: int) -> None:
+    (tmp_path / "log").mkdir()
+    for number in range(length):
+        (tmp_path / "log" / f"{number}.json").write_text('{"text": ""}')
+    store = CountingStore(tmp_path)
+    log = SequenceLog(store, "log", Entry)
+
+    assert log.tip() == length - 1
+    assert store.looks <= 2 * length.bit_length() + 1
+
+    store.looks = 0
+    assert log.tip() == length - 1
+    assert store.looks == 1
+
+
+def test_each_record_is_read_once(tmp_path: Path) -> None:
+    writer = log_in(tmp_path)
+    for number in range(20):
+        assert writer.append(number, Entry(text=str(number)))
+    store = CountingStore(tmp_path)
+    log = SequenceLog(store, "log", Entry)
+    log.all()
+    store.looks = 0
+    assert len(log.all()) == 20
+    assert store.looks == 1, "only the tip is looked for"
+
+
+def test_a_truncated_record_is_named_and_not_served(tmp_path: Path) -> None:
+    log_in(tmp_path).append(0, Entry(text="whole"))
+    path = tmp_path / "log" / "0.json"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(RecordDamaged, match=r"log/0\.json is damaged: not a Entry"):
+        log_in(tmp_path).read(0)
+
+
+def test_of_many_threads_every_append_finds_a_place_of_its_own(tmp_path: Path) -> None:
+    threads, each = 8, 5
+    shared = log_in(tmp_path)
+
+    def work(name: int) -> None:
+        log = shared if name % 2 else log_in(tmp_path)  # some share an instance, some do not
+        for number in range(each):
+            while not log.append(log.tip() + 1, Entry(text=f"{name}-{number}")):
+                pass
+
+    running = [threading.Thread(target=work, args=(name,)) for name in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+    texts = [entry.text for entry in log_in(tmp_path).all()]
+    assert sorted(texts) == sorted(f"{name}-{n}" for name in range(threads) for n in range(each))
+    for name in range(threads):
+        own = [text for text in texts if text.startswith(f"{name}-")]
+        assert own == [f"{name}-{n}" for n in range(each)], "each thread's own order is kept"

@@ -1,0 +1,184 @@
+"""Put-if-absent: whole files or none, first writer wins, nothing outside the folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "new" / "registry")
+
+
+def files(store: Store) -> set[str]:
+    found = (path for path in store.root.rglob("*") if path.is_file())
+    return {path.relative_to(store.root).as_posix() for path in found}
+
+
+def test_first_put_wins_and_is_kept_forever(store: Store) -> None:
+    assert not store.exists("edits/e1/end.json")
+    assert store.get("edits/e1/end.json") is None
+
+    assert store.put_if_absent("edits/e1/end.json", b"first")
+    assert not store.put_if_absent("edits/e1/end.json", b"second")
+
+    assert store.get("edits/e1/end.json") == b"first"
+    assert files(store) == {"edits/e1/end.json"}
+
+
+def test_names_lists_one_folder_without_temporary_files(store: Store) -> None:
+    store.put_if_absent("aliases/active/1.json", b"{}")
+    store.put_if_absent("aliases/active/2.json", b"{}")
+    store.put_if_absent("aliases/canary/1.json", b"{}")
+    (store.root / "aliases" / "active" / ".0123.tmp").write_bytes(b"left by a crash")
+
+    assert store.names("aliases") == ["active", "canary"]
+    assert store.names("aliases/active") == ["1.json", "2.json"]
+    assert store.names("aliases/none") == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/etc/passwd",
+        "../outside",
+        "edits/../../outside",
+        "edits//end.json",
+        "edits/",
+        "edits/.hidden",
+        "edits/a b",
+        "edits/a\nb",
+        "edits/a\x00b",
+        "edits\\a",
+        "edits/" + "a" * 129,
+        "edits/é",
+    ],
+)
+def test_a_key_that_is_not_a_plain_path_is_refused(store: Store, key: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.put_if_absent(key, b"x"),
+        lambda: store.get(key),
+        lambda: store.exists(key),
+        lambda: store.names(key),
+        lambda: store.set_aside(key),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="not a safe key"):
+            call()
+    assert files(store) == set()
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "mkdir"])
+def test_a_full_disk_leaves_nothing_and_is_raised(
+    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, call, no_space)
+        with pytest.raises(OSError, match="No space left"):
+            store.put_if_absent("edits/e1/end.json", b"data")
+    assert files(store) == set()
+
+    assert store.put_if_absent("edits/e1/end.json", b"data"), "there is space again"
+    assert store.get("edits/e1/end.json") == b"data"
+
+
+def test_a_write_cut_short_leaves_nothing_and_is_raised(store: Store) -> None:
+    """The kernel writes 4096 bytes and refuses the rest, as on a disk that fills up."""
+    store.put_if_absent("blobs/small", b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.put_if_absent("blobs/large", b"x" * 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(store) == {"blobs/small"}
+    assert not store.exists("blobs/large")
+
+
+def test_a_failed_sync_of_the_folder_is_raised_but_takes_nothing_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once linked the file is visible, and others may have built on it already."""
+    store.put_if_absent("log/0.json", b"0")
+    real, calls = os.fsync, []
+
+    def second_fails(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fsync", second_fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.put_if_absent("log/1.json", b"1")
+
+    assert files(store) == {"log/0.json", "log/1.json"}
+    assert not store.put_if_absent("log/1.json", b"other")
+    assert store.get("log/1.json") == b"1"
+
+
+def test_a_link_that_a_network_file_system_repeats_still_wins(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        real(source, target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert store.put_if_absent("log/0.json", b"mine")
+    assert not store.put_if_absent("log/0.json", b"other")
+
+
+def test_set_aside_frees_the_key_and_keeps_the_bytes(store: Store) -> None:
+    store.put_if_absent("blobs/sha256/ab/digest", b"damaged")
+    aside = store.set_aside("blobs/sha256/ab/digest")
+
+    assert aside is not None
+    assert aside.startswith("quarantine/digest.")
+    assert store.get(aside) == b"damaged"
+    assert store.set_aside("blobs/sha256/ab/digest") is None
+    assert store.put_if_absent("blobs/sha256/ab/digest", b"sound")
+
+
+def test_of_many_threads_one_wins_and_all_read_its_bytes(store: Store) -> None:
+    threads, keys = 16, [f"race/{n}.json" for n in range(8)]
+    start = threading.Barrier(threads)
+    won: list[tuple[str, bytes]] = []
+    read: set[tuple[str, bytes | None]] = set()
+
+    def race(mine: bytes) -> None:
+        start.wait()
+        for key in keys:
+            if store.put_if_absent(key, mine):
+                won.append((key, mine))
+            read.add((key, store.get(key)))
+
+    running = [
+        threading.Thread(target=race, args=(f"{n}".encode() * 5000,)) for n in range(threads)
+    ]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+    assert sorted(key for key, _ in won) == keys, "one winner a key"
+    assert read == set(won), "nobody ever read anything but a winner's whole file"
+    assert files(store) == set(keys)
