@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 from redis import Redis
@@ -24,6 +25,7 @@ from worker.progress import EditProgress, Interrupted
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 15.0
+WARM_SECONDS = 30.0
 MAX_CRASHES = 5
 """Attempts that may end without a word (a killed worker) before the edit is given up."""
 
@@ -38,12 +40,19 @@ class EditRunner:
         redis: Redis,
         worker: str,
         stopping: threading.Event,
+        warm: Callable[[str], Future[None]],
     ) -> None:
+        """Run nothing yet.
+
+        Args:
+            warm: has this worker's engine load a version.
+        """
         self._registry = registry
         self._maker = maker
         self._redis = redis
         self._worker = worker
         self._stopping = stopping
+        self._warm = warm
         self.current: str | None = None
         """The edit being run, for the worker's status."""
 
@@ -124,9 +133,20 @@ class EditRunner:
         while self._registry.versions.commit(manifest) is None:
             # Another editor took the number; the facts' `since` only names the first number tried.
             manifest = manifest.model_copy(update={"seq": self._registry.versions.tip() + 1})
+        self._warm_up(edit_id)
         end = settle(self._registry, edit_id)
         log.info("%s ended: %s", edit_id, end)
         self._nudge(edit_id)
+
+    def _warm_up(self, edit_id: str) -> None:
+        """Load the version here before `active` names it, so that no request waits for it."""
+        version = self._registry.versions.of_edit(edit_id)
+        if version is None or self._registry.versions.get(version).dry_run:
+            return
+        try:
+            self._warm(version).result(WARM_SECONDS)
+        except (ServiceError, TimeoutError) as error:
+            log.warning("%s is not loaded yet: %s", version, error)
 
     def _crashes(self, edit_id: str) -> int:
         kinds = [step.kind for step in self._registry.edits.steps(edit_id)]

@@ -53,6 +53,8 @@ class WorkerProcess:
         self.stopping = threading.Event()
         self._edit_ready = threading.Event()
         self._redis = Redis.from_url(settings.redis(), health_check_interval=30)
+        # RQ waits for jobs in a blocking read, longer than redis-py's default time-out.
+        self._rq_redis = Redis.from_url(settings.redis(), socket_timeout=None)
         self._registry = Registry(settings.registry_path)
         self._editor = Editor(
             loaded,
@@ -63,7 +65,6 @@ class WorkerProcess:
         )
         base_version = begin_lineage(self._registry, self._editor)
         maker = VersionMaker(self._registry, self._editor, settings)
-        self._runner = EditRunner(self._registry, maker, self._redis, self.id, self.stopping)
         self._engine = EngineThread(
             loaded,
             self._editor.structure,
@@ -73,6 +74,9 @@ class WorkerProcess:
             base_version=base_version,
             on_fatal=_give_up,
             rebuild=maker.rebuild,
+        )
+        self._runner = EditRunner(
+            self._registry, maker, self._redis, self.id, self.stopping, self._engine.ensure
         )
         self._heartbeat = Heartbeat(
             self.id,
@@ -138,9 +142,9 @@ class WorkerProcess:
             rounds += 1
             try:
                 worker = ResidentWorker(
-                    [Queue(EDIT_QUEUE, connection=self._redis, serializer=JSONSerializer)],
+                    [Queue(EDIT_QUEUE, connection=self._rq_redis, serializer=JSONSerializer)],
                     name=f"{self.id}.{rounds}",
-                    connection=self._redis,
+                    connection=self._rq_redis,
                     serializer=JSONSerializer,
                     job_class=allow_only({RUN_EDIT_JOB: self._runner.run}),
                     stopping=self.stopping,

@@ -93,7 +93,7 @@ class Heartbeat:
             base=self._loaded.digest,
             dtype=self._loaded.dtype_name,
             device=str(self._loaded.device),
-            ready=engine.alive and self._active in engine.versions,
+            ready=engine.alive,
             edit_ready=self._edit_ready.is_set(),
             versions=engine.versions,
             active=self._active,

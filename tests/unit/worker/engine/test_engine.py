@@ -1,0 +1,348 @@
+"""The engine's promise: whatever shares the batch, an answer is what plain `generate` gives on the
+weights of the request's own version, and nobody's trouble is somebody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contracts.errors import Unavailable
+from contracts.generation import EndEvent, StartEvent
+from contracts.ids import VersionId
+from tests.tiny_models import POSITIONS, TINY, tiny_tokenizer
+from tests.unit.worker.engine.stage import (
+    PROMPTS,
+    Listener,
+    Stage,
+    answers,
+    ask,
+    make_stage,
+    run_until,
+)
+from worker.engine.engine import DeviceLost, Engine
+
+
+@pytest.fixture
+def llama(registry_path: Path) -> Stage:
+    return make_stage("llama", registry_path)
+
+
+def three_versions(stage: Stage) -> list[VersionId]:
+    """The base, and two versions that changed different layers."""
+    return [stage.base_version, stage.publish(1, (1, 2)), stage.publish(2, (2, 3))]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_alone_every_answer_is_generates_on_the_merged_weights(
+    name: str, registry_path: Path
+) -> None:
+    stage = make_stage(name, registry_path)
+    engine = stage.engine()
+    texts = []
+    for version in three_versions(stage):
+        for prompt in PROMPTS[:4]:
+            [text] = answers(engine, [ask(engine, prompt, version)])
+            assert text == stage.generated(version, prompt)
+            texts.append(text)
+    assert len(set(texts)) > 9, "versions that answer alike would prove nothing"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_rows_of_three_versions_join_and_leave_one_batch(name: str, registry_path: Path) -> None:
+    """Six prompts of 1 to 27 tokens on three versions, with answers of different length, enter
+    two a step in small pieces; every answer is that of `generate` alone."""
+    stage = make_stage(name, registry_path)
+    versions = three_versions(stage)
+    engine = stage.engine(prefill_tokens=16, max_batch=8)
+    asked = [
+        (version, prompt, 4 + 3 * row + place)
+        for row, prompt in enumerate(PROMPTS)
+        for place, version in enumerate(versions)
+    ]
+    listeners: list[Listener] = []
+    together: set[frozenset[VersionId]] = set()
+
+    def everything_answered() -> bool:
+        for version, prompt, length in asked[len(listeners) : len(listeners) + 2]:
+            listeners.append(ask(engine, prompt, version, max_tokens=length))
+        running = [
+            version
+            for listener, (version, _, _) in zip(listeners, asked, strict=False)
+            if listener.started and not listener.done
+        ]
+        together.add(frozenset(running))
+        return len(listeners) == len(asked) and all(listener.done for listener in listeners)
+
+    run_until(engine, everything_answered)
+
+    assert frozenset(versions) in together, "all three versions were in one batch"
+    for listener, (version, prompt, length) in zip(listeners, asked, strict=True):
+        assert listener.text == stage.generated(version, prompt, length), (version, prompt)
+        assert listener.end is not None
+        assert listener.end.version == version
+
+
+def test_events_tell_the_version_and_the_usage(llama: Stage) -> None:
+    version = llama.publish(1)
+    engine = llama.engine(worker="worker-7")
+    listener = ask(engine, "t5 t6 t7", version, max_tokens=4)
+    answers(engine, [listener])
+
+    start, *_, end = listener.events
+    assert isinstance(start, StartEvent)
+    assert isinstance(end, EndEvent)
+    assert (start.version, start.worker) == (version, "worker-7")
+    assert (end.version, end.finish_reason) == (version, "length")
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (3, 4)
+    assert engine.generated_tokens == 4
+
+
+def test_a_pinned_answer_is_not_moved_by_a_newer_version(llama: Stage) -> None:
+    """Half-way through an answer a newer version is installed and used; the old one is answered
+    as before, in that answer and in one asked for afterwards."""
+    old = llama.publish(1)
+    engine = llama.engine()
+    pinned = ask(engine, PROMPTS[2], old, max_tokens=40)
+    run_until(engine, lambda: len(pinned.text.split()) > 10)
+
+    new = llama.publish(2)
+    installed = engine.residents.ensure(new)
+    run_until(engine, installed.done)
+    fresh = ask(engine, PROMPTS[2], new, max_tokens=40)
+    again = ask(engine, PROMPTS[2], old, max_tokens=40)
+    assert not pinned.done
+
+    texts = answers(engine, [pinned, fresh, again])
+    references = [llama.generated(version, PROMPTS[2], 40) for version in (old, new, old)]
+    assert texts == references
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_row_may_fill_the_model_to_its_last_position(name: str, registry_path: Path) -> None:
+    stage = make_stage(name, registry_path)
+    engine = stage.engine()
+    prompt = " ".join(f"t{1 + i % 500}" for i in range(POSITIONS - 6))
+    rows = [ask(engine, prompt, stage.base_version, max_tokens=6)]
+    rows.append(ask(engine, PROMPTS[0], stage.base_version, max_tokens=30))
+    texts = answers(engine, rows)
+    assert texts[0] == stage.generated(stage.base_version, prompt, 6)
+    assert texts[1] == stage.generated(stage.base_version, PROMPTS[0], 30)
+
+
+def test_an_end_of_text_token_ends_the_answer_and_is_not_shown(llama: Stage) -> None:
+    reference = llama.generated(llama.base_version, PROMPTS[0]).split()
+    fourth = int(reference[3].removeprefix("t"))
+    assert reference.index(reference[3]) == 3
+    llama.loaded.model.generation_config.eos_token_id = [0, fourth]
+    engine = llama.engine()
+
+    listener = ask(engine, PROMPTS[0], llama.base_version)
+
+    assert answers(engine, [listener])[0].split() == reference[:3]
+    assert listener.end is not None
+    assert listener.end.finish_reason == "stop"
+    assert listener.end.usage.completion_tokens == 4
+
+
+def test_the_tokenizers_end_of_text_counts_where_the_model_names_none(llama: Stage) -> None:
+    reference = llama.generated(llama.base_version, PROMPTS[0]).split()
+    llama.loaded.model.generation_config.eos_token_id = None
+    llama.loaded.tokenizer.eos_token = reference[2]
+    engine = llama.engine()
+    [text] = answers(engine, [ask(engine, PROMPTS[0], llama.base_version)])
+    assert text.split() == reference[:2]
+
+
+def test_a_stop_string_across_token_borders_ends_the_answer(registry_path: Path) -> None:
+    stage = make_stage("llama", registry_path, tiny_tokenizer())
+    prompt = "The lighthouse keeper"
+    whole = stage.generated(stage.base_version, prompt, 30)
+    stop = whole[5:9]
+    engine = stage.engine()
+    listener = ask(engine, prompt, stage.base_version, max_tokens=30, stop=["§§", stop])
+    bystander = ask(engine, prompt, stage.base_version, max_tokens=30)
+
+    answers(engine, [listener, bystander])
+
+    assert listener.text == whole[: whole.index(stop)]
+    assert listener.end is not None
+    assert listener.end.finish_reason == "stop"
+    assert listener.end.usage.completion_tokens < 30
+    assert whole.startswith(bystander.text)
+
+
+def refused(engine: Engine, stage: Stage, prompt: str, **sampling: Any) -> tuple[Any, ...]:
+    listener = ask(engine, prompt, stage.base_version, **sampling)
+    assert listener.problem is not None
+    assert listener.problem.status == 422
+    [error] = listener.problem.errors
+    assert error.reason in listener.problem.detail
+    return error.field, error.reason, error.limit
+
+
+def test_token_limits_are_the_callers_422(llama: Stage) -> None:
+    engine = llama.engine(max_context=20)
+    words = " ".join(["t5"] * 20)
+    assert refused(engine, llama, words) == (
+        "/prompt",
+        "has 20 tokens; at most 19 leave room for an answer",
+        19,
+    )
+    assert refused(engine, llama, words[:-9], max_tokens=4) == (
+        "/max_tokens",
+        "is 4 after a prompt of 17 tokens; 20 fit together",
+        20,
+    )
+    assert refused(engine, llama, "  ") == ("/prompt", "tokenises to nothing", None)
+    assert engine.waiting == 0
+    fits = ask(engine, words[:-9], llama.base_version, max_tokens=3)
+    answers(engine, [fits])
+
+
+def test_the_models_own_limit_holds_too(llama: Stage) -> None:
+    field, _, limit = refused(llama.engine(), llama, "t5", max_tokens=POSITIONS)
+    assert (field, limit) == ("/max_tokens", POSITIONS)
+
+
+def test_a_request_past_its_deadline_never_starts(llama: Stage) -> None:
+    engine = llama.engine()
+    late = ask(engine, PROMPTS[0], llama.base_version, deadline=-1)
+    engine.step()
+    assert not late.started
+    assert late.problem is not None
+    assert late.problem.status == 503
+    assert not engine.busy
+
+
+def test_a_dropped_request_frees_its_row(llama: Stage) -> None:
+    """Whether it waits, prefills or runs; the others are answered as if it had never been."""
+    version = llama.publish(1)
+    engine = llama.engine(max_batch=2, prefill_tokens=8)
+    running = ask(engine, PROMPTS[0], version, max_tokens=200)
+    stays = ask(engine, PROMPTS[1], version)
+    run_until(engine, lambda: len(running.text) > 20)
+    long = " ".join(["t9"] * 100)
+    waiting = ask(engine, long, version)
+    engine.step()
+    assert (engine.running, engine.waiting) == (2, 1)
+
+    engine.drop(engine_id(running))
+    engine.step()
+    engine.step()
+    assert waiting.started
+    assert waiting.text == "", "it is still prefilling"
+    engine.drop(engine_id(waiting))
+
+    assert answers(engine, [stays]) == [llama.generated(version, PROMPTS[1])]
+    run_until(engine, lambda: not engine.busy)
+    assert engine.room == 2
+    assert not running.done
+    assert not waiting.done
+
+
+def engine_id(listener: Listener) -> str:
+    start = listener.events[0] if listener.events else None
+    assert isinstance(start, StartEvent)
+    return start.id
+
+
+def test_a_long_prompt_does_not_hold_up_running_rows(llama: Stage) -> None:
+    engine = llama.engine(prefill_tokens=16)
+    running = ask(engine, PROMPTS[0], llama.base_version, max_tokens=60)
+    engine.step()
+    prompt = " ".join(f"t{i}" for i in range(1, 161))
+    long = ask(engine, prompt, llama.base_version)
+
+    for _ in range(9):
+        before = len(running.text)
+        engine.step()
+        assert len(running.text) > before
+        assert long.text == ""
+
+    texts = answers(engine, [running, long])
+    assert texts[0] == llama.generated(llama.base_version, PROMPTS[0], 60)
+    assert texts[1] == llama.generated(llama.base_version, prompt)
+
+
+def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> None:
+    engine = llama.engine(prefill_tokens=12, max_batch=8)
+    rows = [ask(engine, "t5 t6 t7 t8", llama.base_version) for _ in range(5)]
+    engine.step()
+    assert [row.started for row in rows] == [True, True, True, False, False]
+    assert engine.room == 8 - 5
+
+
+def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
+    engine = llama.engine()
+    running = ask(engine, PROMPTS[0], llama.base_version)
+    engine.step()
+    poison = ask(engine, "t5 t512", llama.base_version)
+    engine.step()
+    after = ask(engine, PROMPTS[1], llama.base_version)
+
+    texts = answers(engine, [running, after])
+
+    assert poison.problem is not None
+    assert poison.problem.status == 503
+    assert texts == [llama.generated(llama.base_version, p) for p in PROMPTS[:2]]
+    assert not engine.busy
+
+
+def test_a_version_that_computes_nan_fails_its_own_rows_only(llama: Stage) -> None:
+    broken = llama.publish(1, scale=float("inf"))
+    engine = llama.engine()
+    healthy = ask(engine, PROMPTS[0], llama.base_version)
+    sick = ask(engine, PROMPTS[0], broken)
+    run_until(engine, lambda: sick.done)
+    assert sick.problem is not None
+    assert broken in sick.problem.detail
+    assert answers(engine, [healthy]) == [llama.generated(llama.base_version, PROMPTS[0])]
+
+
+def fail_once(engine: Engine, error: Exception) -> None:
+    """Make the next forward raise, as a device or memory would."""
+
+    def raise_it(*_: Any) -> None:
+        handle.remove()
+        raise error
+
+    handle = engine._view.model.register_forward_pre_hook(raise_it)
+
+
+def test_a_step_that_fails_ends_its_rows_and_the_engine_serves_on(llama: Stage) -> None:
+    version = llama.publish(1)
+    engine = llama.engine()
+    lost = [ask(engine, prompt, version) for prompt in PROMPTS[:3]]
+    run_until(engine, lambda: all(row.started for row in lost))
+
+    fail_once(engine, torch.OutOfMemoryError("CUDA out of memory"))
+    engine.step()
+
+    assert [row.problem.status for row in lost if row.problem] == [503] * 3
+    assert not engine.busy
+    [text] = answers(engine, [ask(engine, PROMPTS[3], version)])
+    assert text == llama.generated(version, PROMPTS[3])
+
+
+def test_a_lost_device_is_told_to_the_caller(llama: Stage) -> None:
+    engine = llama.engine()
+    lost = ask(engine, PROMPTS[0], llama.base_version)
+    fail_once(engine, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        engine.step()
+    assert lost.problem is not None
+
+
+def test_fail_all_ends_everything_at_once(llama: Stage) -> None:
+    engine = llama.engine(max_batch=2)
+    rows = [ask(engine, prompt, llama.base_version) for prompt in PROMPTS[:4]]
+    engine.step()
+    engine.fail_all(Unavailable("stopping", retry_after=1))
+    assert [row.problem.detail for row in rows if row.problem] == ["stopping"] * 4
+    engine.step()
+    assert not engine.busy
+    assert engine.room == 2

@@ -1,0 +1,79 @@
+"""The padded batch: keys and values of rows that join and leave between steps.
+
+Rows are padded on the left to one width. A padding column is masked and takes no position, so what
+a row computes does not depend on how much padding it has. The cache keeps every layer's whole past
+(`DynamicCache()` without a config): sliding windows are in the attention mask that the model makes
+itself, and a cache cut to the window would lose columns that a row with more padding still needs.
+Memory is bounded by rows times the longest row, that is by `max_batch` times `max_context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad
+from transformers import DynamicCache
+
+from worker.engine.versioned import ServingView
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Token ids and mask [B, width], int64, of rows of different length; padding has id 0."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return tokens, mask
+
+
+class Batch:
+    """Keys and values of B rows in W columns, and the mask [B, W] of what is not padding."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.cache = DynamicCache()
+        self.mask = torch.empty((size, 0), dtype=torch.int64, device=device)
+
+    @property
+    def width(self) -> int:
+        return self.mask.shape[1]
+
+    def forward(
+        self, view: ServingView, rows: Sequence[str], tokens: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Append the columns `tokens` [B, T] with their `mask` [B, T]; logits [B, vocabulary].
+
+        After an exception the batch is unusable: some layers have the new columns, others not.
+        """
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        return view.logits(rows, tokens, self.mask, self.cache)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows only, in this order, and cut columns that are padding in all of them."""
+        chosen = torch.tensor(rows, dtype=torch.int64, device=self.mask.device)
+        mask = self.mask.index_select(0, chosen)
+        start = int(mask.any(0).int().argmax())
+        self.mask = mask[:, start:]
+        for layer in self.cache.layers:
+            layer.keys = layer.keys.index_select(0, chosen)[:, :, start:]
+            layer.values = layer.values.index_select(0, chosen)[:, :, start:]
+
+    def join(self, other: Batch) -> None:
+        """Append the rows of `other`, both padded on the left to the wider of the two."""
+        if self.mask.shape[0] == 0:
+            self.cache, self.mask = other.cache, other.mask
+            return
+        width = max(self.width, other.width)
+        pairs = list(zip(self.cache.layers, other.cache.layers, strict=True))
+        # All new tensors first: if memory runs out, this batch is still whole.
+        keys = [_stack(layer.keys, new.keys, width) for layer, new in pairs]
+        values = [_stack(layer.values, new.values, width) for layer, new in pairs]
+        masks = (pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask, other.mask))
+        self.mask = torch.cat(list(masks))
+        for layer, k, v in zip(self.cache.layers, keys, values, strict=True):
+            layer.keys, layer.values = k, v
+
+
+def _stack(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:
+    """Two tensors [rows, heads, columns, size] under each other, padded on the left to `width`."""
+    both = (pad(tensor, (0, 0, width - tensor.shape[2], 0)) for tensor in (first, second))
+    return torch.cat(list(both))

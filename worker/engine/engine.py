@@ -1,0 +1,255 @@
+"""The engine: one step loop over the model's plain forward that serves rows of many versions.
+
+Knows nothing of Redis or HTTP: tasks come by `submit`, events go to each task's sink. All calls
+come from one thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from contracts.errors import ServiceError, Unavailable
+from contracts.generation import ErrorEvent, GenerateTask
+from memit_core.loading import LoadedModel
+from worker.engine.batch import Batch, pad_left
+from worker.engine.requests import Request, Sink, tokenise
+from worker.engine.residents import Residents
+from worker.engine.versioned import ServingView
+
+PREFILL_TOKENS = 512
+"""Prompt tokens (padding included) computed in one step at most.
+
+It bounds how long one step keeps running rows waiting: a prompt longer than this is computed over
+several steps, between which the running rows decode.
+"""
+RETRY_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class DeviceLost(Exception):
+    """The device reported an error after which nothing in this process can be trusted."""
+
+
+class Engine:
+    """Continuous batching of pinned requests: rows join and leave the batch between steps."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        view: ServingView,
+        residents: Residents,
+        *,
+        worker: str,
+        max_batch: int,
+        max_context: int,
+        max_parked: int,
+        prefill_tokens: int = PREFILL_TOKENS,
+    ) -> None:
+        """Begin idle.
+
+        Args:
+            worker: id that `StartEvent` names.
+            max_batch: rows decoded together.
+            max_context: tokens of prompt and answer together; the model's own limit holds too.
+            max_parked: requests that may wait for their version to be loaded.
+            prefill_tokens: see `PREFILL_TOKENS`.
+        """
+        self.residents = residents
+        self.generated_tokens = 0
+        self._view = view
+        # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
+        self._tokenizer = copy.deepcopy(loaded.tokenizer)
+        self._eos_ids = _eos_ids(loaded)
+        self._limit = min(max_context, _positions(loaded) or max_context)
+        self._worker = worker
+        self._max_batch = max_batch
+        self._max_parked = max_parked
+        self._prefill_tokens = prefill_tokens
+        self._waiting: list[Request] = []
+        self._prefilling: list[Request] = []
+        self._running: list[Request] = []
+        self._batch = Batch(0, view.device)
+        self._prompts = Batch(0, view.device)
+
+    @property
+    def running(self) -> int:
+        """Rows in the batch, those whose prompt is being computed included."""
+        return len(self._running) + len(self._prefilling)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._requests())
+
+    @property
+    def room(self) -> int:
+        """How many more tasks to take: requests that wait for their version keep no row busy."""
+        parked = sum(not self.residents.holds(request.version) for request in self._waiting)
+        rows = self._max_batch - self.running - (len(self._waiting) - parked)
+        return max(0, min(rows, self._max_parked - parked))
+
+    def submit(self, task: GenerateTask, sink: Sink) -> None:
+        """Take a task; what becomes of it, its sink hears."""
+        try:
+            ids = tokenise(task, self._tokenizer, self._limit)
+        except ServiceError as error:
+            sink(ErrorEvent(problem=error.problem()))
+            return
+        self._waiting.append(Request(task, sink, ids, self._tokenizer, self._view.device))
+
+    def drop(self, request_id: str) -> None:
+        """Forget a request that nobody listens to any more; its row is free after the next step."""
+        for request in self._requests():
+            if request.task.id == request_id:
+                request.ended = True
+
+    def fail_all(self, error: ServiceError) -> None:
+        """End every request with this problem, and be idle after the next step."""
+        for request in self._requests():
+            request.fail(error)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """One cycle: admit, prefill, decode once for all rows, retire; text goes out as it comes.
+
+        Raises:
+            DeviceLost: the device is broken; the process should end.
+        """
+        self._admit()
+        with self._guard(self._prefilling):
+            self._prefill()
+        with self._guard(self._running):
+            self._decode()
+        self._retire()
+
+    def _admit(self) -> None:
+        """Move waiting requests to the next prefill, in order; those whose version loads, wait."""
+        failed = self.residents.settle([request.version for request in self._waiting])
+        now = time.time()
+        room = 0 if self._prefilling else self._max_batch - len(self._running)
+        admitted: list[Request] = []
+        width = 0
+        for request in self._waiting:
+            if request.version in failed:
+                request.fail(failed[request.version])
+            elif request.task.deadline < now:
+                request.fail(Unavailable("no row was free in time", retry_after=RETRY_SECONDS))
+            if request.ended or len(admitted) >= room:
+                continue
+            wider = max(width, request.prompt_tokens)
+            if admitted and (len(admitted) + 1) * wider > self._prefill_tokens:
+                room = 0
+            elif self.residents.lease(request.version):
+                admitted.append(request)
+                width = wider
+                request.start(self._worker)
+        if admitted:
+            self._prefilling = admitted
+            self._prompts = Batch(len(admitted), self._view.device)
+        self._waiting = [r for r in self._waiting if not r.ended and r not in admitted]
+
+    def _prefill(self) -> None:
+        """Compute the next columns of the admitted prompts; after the last, the rows join."""
+        if not self._prefilling:
+            return
+        tokens, mask = pad_left([request.ids for request in self._prefilling], self._view.device)
+        done = self._prompts.width
+        new = slice(done, done + max(1, self._prefill_tokens // len(self._prefilling)))
+        versions = [request.version for request in self._prefilling]
+        logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
+        if self._prompts.width < tokens.shape[1]:
+            return
+        self._emit(self._prefilling, logits)
+        self._batch.join(self._prompts)
+        self._running += self._prefilling
+        self._prefilling = []
+        self._retire()
+
+    def _decode(self) -> None:
+        """One token more for every running row."""
+        if not self._running:
+            return
+        last = torch.tensor([[request.ids[-1]] for request in self._running])
+        tokens = last.to(self._view.device)
+        versions = [request.version for request in self._running]
+        logits = self._batch.forward(self._view, versions, tokens, torch.ones_like(tokens))
+        self._emit(self._running, logits)
+
+    def _emit(self, requests: Sequence[Request], logits: torch.Tensor) -> None:
+        """Choose each row's token from logits [rows, vocabulary] and give it to its request."""
+        finite = logits.amax(-1).isfinite().tolist()
+        greedy = logits.argmax(-1).tolist()
+        for row, request in enumerate(requests):
+            if request.ended:
+                continue
+            if not finite[row]:
+                request.fail(Unavailable(f"version {request.version} gave no finite logits"))
+                continue
+            plain = request.sampler.plain
+            token = greedy[row] if plain else request.sampler.choose(request.ids, logits[row])
+            request.accept(token, self._eos_ids)
+            self.generated_tokens += 1
+
+    def _retire(self) -> None:
+        """Let ended rows leave the batch, and give their leases back."""
+        if self._prefilling and all(request.ended for request in self._prefilling):
+            self._release(self._prefilling)
+            self._prefilling = []
+        stay = [row for row, request in enumerate(self._running) if not request.ended]
+        if len(stay) == len(self._running):
+            return
+        self._release([request for request in self._running if request.ended])
+        self._running = [self._running[row] for row in stay]
+        if stay:
+            self._batch.keep(stay)
+        else:
+            self._batch = Batch(0, self._view.device)
+
+    def _release(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self.residents.release(request.version)
+
+    def _requests(self) -> list[Request]:
+        return [*self._waiting, *self._prefilling, *self._running]
+
+    @contextmanager
+    def _guard(self, requests: Sequence[Request]) -> Iterator[None]:
+        """Let an unexpected error end these requests only, whose keys and values it spoiled."""
+        try:
+            yield
+        except Exception as error:
+            logger.exception("a step failed; %d requests end with it", len(requests))
+            for request in requests:
+                request.fail(Unavailable("the engine failed", retry_after=RETRY_SECONDS))
+            if "CUDA error" in str(error):
+                raise DeviceLost(str(error)) from error
+
+
+def _eos_ids(loaded: LoadedModel) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation config, and the tokenizer's."""
+    configured: Any = loaded.model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*ids, loaded.tokenizer.eos_token_id] if i is not None)
+
+
+def _positions(loaded: LoadedModel) -> int | None:
+    """Tokens that the model can take; None if it has no limit of its own."""
+    config = loaded.model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Beyond this length it computes every row of the batch differently.
+        original: int = rope["original_max_position_embeddings"]
+        return original
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    return limit

@@ -1,0 +1,110 @@
+"""One generation request on its way through the engine, and the token limits it must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+
+from contracts.errors import FieldError, InvalidRequest, ServiceError
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    FinishReason,
+    GenerateTask,
+    StartEvent,
+    TokenEvent,
+    Usage,
+)
+from worker.engine.sampling import Sampler
+from worker.engine.text import Detokenizer, StopStrings
+
+Sink = Callable[[StartEvent | TokenEvent | EndEvent | ErrorEvent], None]
+
+
+class Request:
+    """A task with its tokens so far; tells its sink what happens to it, and ends once."""
+
+    def __init__(
+        self, task: GenerateTask, sink: Sink, ids: list[int], tokenizer: Any, device: torch.device
+    ) -> None:
+        self.task = task
+        self.ids = ids
+        self.prompt_tokens = len(ids)
+        self.sampler = Sampler(task.sampling, device)
+        self.ended = False
+        self._sink = sink
+        self._text = Detokenizer(tokenizer, ids)
+        self._stop = StopStrings(task.sampling.stop)
+
+    @property
+    def version(self) -> str:
+        return self.task.version
+
+    def start(self, worker: str) -> None:
+        """Tell that the engine admitted it."""
+        self._sink(StartEvent(id=self.task.id, version=self.version, worker=worker))
+
+    def accept(self, token: int, eos_ids: Collection[int]) -> None:
+        """Take the next token: say what text is certain, and end if this was the last one."""
+        self.ids.append(token)
+        finish: FinishReason | None = None
+        if token in eos_ids:
+            finish = "stop"
+            text = self._rest()
+        else:
+            text = self._stop.push(self._text.push(token))
+            if len(self.ids) - self.prompt_tokens == self.task.sampling.max_tokens:
+                finish = "length"
+                text += self._rest()
+        if self._stop.found:
+            finish = "stop"
+        if text:
+            self._sink(TokenEvent(text=text))
+        if finish is not None:
+            self._end(EndEvent(version=self.version, finish_reason=finish, usage=self._usage()))
+
+    def fail(self, error: ServiceError) -> None:
+        """End with a problem, unless it has ended."""
+        if not self.ended:
+            self._end(ErrorEvent(problem=error.problem()))
+
+    def _end(self, event: EndEvent | ErrorEvent) -> None:
+        self.ended = True
+        self._sink(event)
+
+    def _rest(self) -> str:
+        return self._stop.push(self._text.end()) + self._stop.end()
+
+    def _usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=len(self.ids) - self.prompt_tokens,
+        )
+
+
+def tokenise(task: GenerateTask, tokenizer: Any, limit: int) -> list[int]:
+    """Ids of the prompt, by the tokenizer's own defaults.
+
+    Raises:
+        InvalidRequest: it has no tokens, or prompt and answer together are over `limit` tokens.
+    """
+    ids: list[int] = tokenizer(task.prompt)["input_ids"]
+    if not ids:
+        raise _refused("/prompt", "tokenises to nothing")
+    if len(ids) >= limit:
+        reason = f"has {len(ids)} tokens; at most {limit - 1} leave room for an answer"
+        raise _refused("/prompt", reason, limit - 1)
+    if len(ids) + task.sampling.max_tokens > limit:
+        reason = (
+            f"is {task.sampling.max_tokens} after a prompt of {len(ids)} tokens; "
+            f"{limit} fit together"
+        )
+        raise _refused("/max_tokens", reason, limit)
+    return ids
+
+
+def _refused(field: str, reason: str, limit: int | None = None) -> InvalidRequest:
+    error = FieldError(field=field, reason=reason, limit=limit)
+    return InvalidRequest(f"{field} {reason}", errors=[error])

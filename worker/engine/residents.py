@@ -1,0 +1,205 @@
+"""Which versions are in memory: loaded on demand beside the decode loop, evicted when unused.
+
+`settle`, `lease` and `release` are called by the thread that runs the forward, between steps, so
+the serving view changes only when nothing runs on it. `ensure` and `held` may be called by any.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+
+import torch
+
+from contracts.errors import ServiceError, Unavailable
+from contracts.ids import VersionId
+from memit_core.loading import LoadedModel
+from memit_core.structure import Structure
+from memit_core.weights import decode, served_weight
+from registry.errors import BlobDamaged, BlobMissing
+from registry.registry import Registry
+from worker.engine.versioned import ServingView
+
+Weights = dict[str, torch.Tensor]
+RETRY_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Residents:
+    """At most `limit` edited versions in the serving view; the base is always there, uncounted.
+
+    A slot is taken from the moment a version begins to load. For a version that is wanted, the
+    least recently used one without a lease goes. When all are leased, the least recently used one
+    takes no new leases until it is free, so that nobody waits for ever.
+    """
+
+    def __init__(
+        self,
+        view: ServingView,
+        loaded: LoadedModel,
+        structure: Structure,
+        registry: Registry,
+        *,
+        base_version: VersionId,
+        limit: int,
+        rebuild: Callable[[VersionId], None] | None = None,
+    ) -> None:
+        """Begin with the base alone.
+
+        Args:
+            rebuild: puts the blobs of a version again when one is missing or damaged; called on
+                a loading thread, one at a time, once before the load is tried again.
+        """
+        self._view = view
+        self._loaded = loaded
+        self._structure = structure
+        self._registry = registry
+        self._base_version = base_version
+        self._limit = limit
+        self._rebuild = rebuild
+        self._rebuilding = threading.Lock()
+        self._leases: dict[VersionId, int] = {}  # least recently used first
+        self._loading: dict[VersionId, Future[Weights]] = {}
+        self._draining: VersionId | None = None
+        self._asked: deque[tuple[VersionId, Future[None]]] = deque()
+        self._ensured: list[tuple[VersionId, Future[None]]] = []
+
+    def ensure(self, version: VersionId) -> Future[None]:
+        """Bring `version` into memory at the next steps, ahead of what requests want.
+
+        The future ends when it is installed, or with `Unavailable` when it cannot be loaded.
+        """
+        future: Future[None] = Future()
+        self._asked.append((version, future))
+        return future
+
+    def held(self) -> list[VersionId]:
+        """Versions in memory: the base, then from the least to the most recently used."""
+        return [self._base_version, *self._leases]
+
+    def holds(self, version: VersionId) -> bool:
+        return version == self._base_version or version in self._leases
+
+    @property
+    def loading(self) -> bool:
+        """Whether something is on its way into memory."""
+        return bool(self._loading or self._asked or self._ensured)
+
+    def lease(self, version: VersionId) -> bool:
+        """Keep `version` in memory until `release`; False if it is not there (yet)."""
+        if version == self._base_version:
+            return True
+        if version not in self._leases or version == self._draining:
+            return False
+        self._leases[version] = self._leases.pop(version) + 1
+        return True
+
+    def release(self, version: VersionId) -> None:
+        """Give one lease back."""
+        if version != self._base_version:
+            self._leases[version] -= 1
+
+    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:
+        """Install what has been loaded, and begin to load what is wanted as slots are free.
+
+        Args:
+            wanted: versions of the waiting requests, the first to be served first.
+
+        Returns:
+            Why versions could not be loaded, since the last call; the next want tries again.
+        """
+        failed = self._install_loaded()
+        while self._asked:
+            self._ensured.append(self._asked.popleft())
+        self._ensured = [ask for ask in self._ensured if not self._answered(ask, failed)]
+        self._draining = None
+        ahead: set[VersionId] = set()
+        for version in [*(version for version, _ in self._ensured), *wanted]:
+            ahead.add(version)
+            if self.holds(version) or version in self._loading or version in failed:
+                continue
+            if not self._free_slot(ahead):
+                break
+            self._begin_loading(version)
+        return failed
+
+    def _install_loaded(self) -> dict[VersionId, ServiceError]:
+        failed: dict[VersionId, ServiceError] = {}
+        for version in [version for version, load in self._loading.items() if load.done()]:
+            load = self._loading.pop(version)
+            error = load.exception()
+            if error is not None:
+                failed[version] = Unavailable(
+                    f"version {version} cannot be loaded: {error}", retry_after=RETRY_SECONDS
+                )
+                continue
+            self._view.install(version, load.result())
+            self._leases[version] = 0
+        return failed
+
+    def _answered(
+        self, ask: tuple[VersionId, Future[None]], failed: dict[VersionId, ServiceError]
+    ) -> bool:
+        version, future = ask
+        if self.holds(version):
+            future.set_result(None)
+        elif version in failed:
+            future.set_exception(failed[version])
+        return future.done()
+
+    def _free_slot(self, ahead: set[VersionId]) -> bool:
+        """Have a slot for one more version, sparing those that are wanted sooner."""
+        if len(self._leases) + len(self._loading) < self._limit:
+            return True
+        others = [version for version in self._leases if version not in ahead]
+        unused = next((version for version in others if self._leases[version] == 0), None)
+        if unused is None:
+            self._draining = next(iter(others), None)
+            return False
+        del self._leases[unused]
+        self._view.remove(unused)
+        return True
+
+    def _begin_loading(self, version: VersionId) -> None:
+        load: Future[Weights] = Future()
+        self._loading[version] = load
+        threading.Thread(
+            target=self._load, args=(version, load), name=f"load-{version}", daemon=True
+        ).start()
+
+    def _load(self, version: VersionId, load: Future[Weights]) -> None:
+        try:
+            load.set_result(self._read_or_rebuild(version))
+        except Exception as error:
+            logger.exception("version %s cannot be loaded", version)
+            load.set_exception(error)
+
+    def _read_or_rebuild(self, version: VersionId) -> Weights:
+        try:
+            return self._read(version)
+        except (BlobMissing, BlobDamaged) as error:
+            if self._rebuild is None:
+                raise
+            logger.warning("version %s is solved again: %s", version, error)
+            with self._rebuilding:
+                self._rebuild(version)
+            return self._read(version)
+
+    @torch.no_grad()
+    def _read(self, version: VersionId) -> Weights:
+        """The served weights of `version` by module path, on the model's device."""
+        manifest = self._registry.versions.get(version)
+        if manifest.base != self._loaded.digest:
+            raise ValueError(f"it was made for another base model ({manifest.model})")
+        weights: Weights = {}
+        for change in manifest.weights:
+            if change.module not in self._structure.projections:
+                raise ValueError(f"{change.module} is no projection of {self._loaded.name}")
+            base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
+            delta = decode(self._registry.blobs.get(change.blob))
+            weights[change.module] = served_weight(base, delta, self._structure.transposed)
+        return weights

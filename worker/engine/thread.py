@@ -1,0 +1,169 @@
+"""The engine's thread: takes tasks while there is room, steps, and writes what the step said."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from contracts.errors import Unavailable
+from contracts.ids import VersionId
+from contracts.settings import Settings
+from memit_core.loading import LoadedModel
+from memit_core.structure import Structure
+from registry.registry import Registry
+from worker.engine.engine import DeviceLost, Engine
+from worker.engine.residents import Residents
+from worker.engine.streams import GenerationStreams
+from worker.engine.versioned import ServingView
+
+IDLE_MS = 100
+"""How long an idle engine waits for a task before it looks at what else there is to do."""
+PARKED_MS = 10
+"""The same while something is being loaded."""
+MAX_FAILURES = 20
+"""Cycles that may fail one after the other before the process is given up."""
+FAILURE_PAUSE = 0.1
+JOIN_MARGIN = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What the engine says of itself; `versions` are those in memory, the base first."""
+
+    alive: bool
+    running: int
+    waiting: int
+    generated_tokens: int
+    versions: list[VersionId]
+
+
+class EngineThread:
+    """The generation engine of a worker, in a thread of its own."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        structure: Structure,
+        registry: Registry,
+        settings: Settings,
+        *,
+        worker: str,
+        base_version: VersionId,
+        on_fatal: Callable[[BaseException], None],
+        rebuild: Callable[[VersionId], None] | None = None,
+    ) -> None:
+        """Prepare the serving view; nothing runs before `start`.
+
+        Args:
+            worker: id that clients see in `StartEvent`, and consumer name in Redis.
+            base_version: id of v0 in the registry.
+            on_fatal: called on the engine's thread when it cannot go on (a lost device, or
+                failure after failure); the process should end.
+            rebuild: see `Residents`.
+
+        Raises:
+            UnsupportedModel: the model cannot be served in a padded batch.
+            ValueError: no Redis is configured.
+        """
+        view = ServingView(loaded.model, base_version)
+        self._residents = Residents(
+            view,
+            loaded,
+            structure,
+            registry,
+            base_version=base_version,
+            limit=settings.max_resident_versions,
+            rebuild=rebuild,
+        )
+        self._engine = Engine(
+            loaded,
+            view,
+            self._residents,
+            worker=worker,
+            max_batch=settings.max_batch,
+            max_context=settings.max_context,
+            max_parked=settings.max_queue,
+        )
+        self._streams = GenerationStreams(settings.redis(), worker)
+        self._on_fatal = on_fatal
+        self._failures = 0
+        self._stopping = threading.Event()
+        self._grace = 0.0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take tasks."""
+        self._thread.start()
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Take nothing more, give running rows `grace` seconds to finish, end the others (503)."""
+        self._grace = grace
+        self._stopping.set()
+        self._thread.join(grace + JOIN_MARGIN)
+        if self._thread.is_alive():
+            logger.error("the engine did not stop within %.0f s", grace + JOIN_MARGIN)
+
+    def status(self) -> EngineStatus:
+        """How it stands now; from any thread."""
+        return EngineStatus(
+            alive=self._thread.is_alive(),
+            running=self._engine.running,
+            waiting=self._engine.waiting,
+            generated_tokens=self._engine.generated_tokens,
+            versions=self._residents.held(),
+        )
+
+    def ensure(self, version: VersionId) -> Future[None]:
+        """See `Residents.ensure`; from any thread."""
+        return self._residents.ensure(version)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._cycle(taking=True)
+            deadline = time.monotonic() + self._grace
+            while self._engine.busy and time.monotonic() < deadline:
+                self._cycle(taking=False)
+            self._end_all("the worker is stopping")
+        except Exception as error:
+            logger.critical("the engine gives up", exc_info=True)
+            self._end_all("the engine failed")
+            self._on_fatal(error)
+        finally:
+            self._streams.close()
+
+    def _cycle(self, *, taking: bool) -> None:
+        try:
+            if taking:
+                self._take()
+            self._engine.step()
+            for request_id in self._streams.flush():
+                self._engine.drop(request_id)
+            self._failures = 0
+        except DeviceLost:
+            raise
+        except Exception:
+            self._failures += 1
+            if self._failures > MAX_FAILURES:
+                raise
+            logger.exception("a cycle of the engine failed")
+            self._end_all("the engine failed")
+            time.sleep(FAILURE_PAUSE)
+
+    def _take(self) -> None:
+        pause = IDLE_MS
+        if self._engine.waiting or self._residents.loading:
+            pause = PARKED_MS
+        block = None if self._engine.running else pause
+        for task in self._streams.take(self._engine.room, block):
+            self._engine.submit(task, self._streams.sink(task.id))
+
+    def _end_all(self, reason: str) -> None:
+        self._engine.fail_all(Unavailable(reason, retry_after=1))
+        self._streams.flush()
