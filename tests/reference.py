@@ -1,0 +1,277 @@
+"""MEMIT as the paper has it, for tests to compare with: float64, one row at a time, no shortcuts.
+
+Meng et al., "Mass-Editing Memory in a Transformer", ICLR 2023, sections 4.2 and 4.3 and appendix B.
+Every quantity comes from a plain forward of the whole model over one sequence; module names come
+from a table, not from the model; nothing is shared with the package under test.
+
+Two parts of transformers round to float32 also in a float64 model: RMSNorm, and some attention
+softmaxes and rotary angles. "float64" below therefore means: everything else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+class FactLike(Protocol):
+    """What the reference reads of a fact."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def target_new(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a family keeps its blocks and the matrices that are edited (`{}` is the layer)."""
+
+    block: str
+    projection: str
+    transposed: bool = False
+
+
+_LLAMA = Names("model.layers.{}", "model.layers.{}.mlp.down_proj")
+NAMES = {
+    "gpt2": Names("transformer.h.{}", "transformer.h.{}.mlp.c_proj", transposed=True),
+    "gptj": Names("transformer.h.{}", "transformer.h.{}.mlp.fc_out"),
+    "gpt_neox": Names("gpt_neox.layers.{}", "gpt_neox.layers.{}.mlp.dense_4h_to_h"),
+    "falcon": Names("transformer.h.{}", "transformer.h.{}.mlp.dense_4h_to_h"),
+    "llama": _LLAMA,
+    "llama_tied": _LLAMA,
+    "llama_square": _LLAMA,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of the method."""
+
+    layers: tuple[int, ...]
+    steps: int = 25
+    lr: float = 0.5
+    weight_decay: float = 0.5
+    clamp: float = 0.75
+    kl_factor: float = 0.0625
+    lam: float = 15_000.0
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """z of one group, h₀, and the total loss of every iteration; float64."""
+
+    z: torch.Tensor
+    h0: torch.Tensor
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What the insertion made at one layer: K [m, groups], R [d, groups], Δ [d, m]; float64."""
+
+    keys: torch.Tensor
+    residual: torch.Tensor
+    delta: torch.Tensor
+
+
+class Reference:
+    """The method on a float64 copy of `model`; the model given is left as it is."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, templates: Sequence[str]) -> None:
+        self.model = copy.deepcopy(model).double().requires_grad_(requires_grad=False)
+        self.names = NAMES[name]
+        self.tokenizer = tokenizer
+        self.templates = templates
+        assert templates[0] == "{}"
+        assert all(template.count("{}") == 1 for template in templates)
+
+    # Text
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text)["input_ids"])
+
+    def prompt(self, template: str, fact: FactLike) -> tuple[str, int]:
+        """The prompt inside the template, and the index of the subject's last token in it."""
+        at = fact.prompt.index("{}")
+        before, after = fact.prompt[:at], fact.prompt[at + 2 :]
+        outer = template.index("{}")
+        head = template[:outer] + before + fact.subject
+        text = head + after + template[outer + 2 :]
+        return text, self.last_token(text, len(head))
+
+    def last_token(self, text: str, end: int) -> int:
+        """Index of the last token that overlaps the character before `end`."""
+        found = -1
+        offsets = self.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        for index, (start, stop) in enumerate(offsets):
+            if start <= end - 1 < stop:
+                found = index
+        assert found >= 0, f"no token over character {end - 1} of {text!r}"
+        return found
+
+    def target(self, prompt: str, target: str) -> list[int]:
+        """Ids that " target" adds to the prompt's own."""
+        before, whole = self.ids(prompt), self.ids(prompt + " " + target)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        return list(self.tokenizer(" " + target, add_special_tokens=False)["input_ids"])
+
+    # What flows through the model
+
+    def logits(self, ids: list[int]) -> torch.Tensor:
+        """[tokens, vocabulary]."""
+        logits: torch.Tensor = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        return logits
+
+    def state(self, layer: int, ids: list[int], position: int) -> torch.Tensor:
+        """The residual stream after block `layer` at a position, [d]."""
+        seen: list[torch.Tensor] = []
+
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            seen.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        with hooked(self.model.get_submodule(self.names.block.format(layer)), hook):
+            self.logits(ids)
+        return seen[0][0, position].detach()
+
+    def inputs(self, layer: int, ids: list[int]) -> torch.Tensor:
+        """The inputs of the edited matrix of a layer at all positions, [tokens, m]."""
+        seen: list[torch.Tensor] = []
+
+        def hook(_module: Any, args: Any, _output: Any) -> None:
+            seen.append(args[0])
+
+        with hooked(self.model.get_submodule(self.names.projection.format(layer)), hook):
+            self.logits(ids)
+        return seen[0][0].detach()
+
+    def logits_with(
+        self, layer: int, ids: list[int], position: int, delta: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits with δ added to the residual stream after `layer` at one position."""
+
+        def hook(_module: Any, _args: Any, output: Any) -> Any:
+            old = output if isinstance(output, torch.Tensor) else output[0]
+            here = torch.zeros(old.shape[1], 1, dtype=old.dtype)
+            here[position] = 1
+            new = old + here * delta
+            return new if isinstance(output, torch.Tensor) else (new, *output[1:])
+
+        with hooked(self.model.get_submodule(self.names.block.format(layer)), hook):
+            return self.logits(ids)
+
+    # The method
+
+    def bare_state(self, layer: int, group: Sequence[FactLike]) -> torch.Tensor:
+        """The state at the subject's last token, mean over the facts' bare prompts, [d]."""
+        states = []
+        for fact in group:
+            text, position = self.prompt("{}", fact)
+            states.append(self.state(layer, self.ids(text), position))
+        return torch.stack(states).mean(0)
+
+    def nll(self, layer: int, fact: FactLike, delta: torch.Tensor) -> torch.Tensor:
+        """−log p(target) a token, mean over the contexts (equation 16, first term)."""
+        terms = []
+        for template in self.templates:
+            text, position = self.prompt(template, fact)
+            target = self.target(text, fact.target_new)
+            ids = self.ids(text) + target[:-1]
+            log_p = self.logits_with(layer, ids, position, delta).log_softmax(-1)
+            first = len(ids) - len(target)
+            of_tokens = [-log_p[first + i, token] for i, token in enumerate(target)]
+            terms.append(torch.stack(of_tokens).mean())
+        return torch.stack(terms).mean()
+
+    def subject_log_p(self, layer: int, subject: str, delta: torch.Tensor) -> torch.Tensor:
+        """log p at the subject's last token of "{subject} is a", [vocabulary]."""
+        text = subject + " is a"
+        position = self.last_token(text, len(subject))
+        return self.logits_with(layer, self.ids(text), position, delta)[position].log_softmax(-1)
+
+    def compute_z(self, group: Sequence[FactLike], settings: Settings) -> Optimised:
+        """z = h₀ + δ with the δ that gradient descent finds (section 4.3)."""
+        layer = settings.layers[-1]
+        h0 = self.bare_state(layer, group)
+        delta = torch.zeros_like(h0, requires_grad=True)
+        optimizer = torch.optim.Adam([delta], lr=settings.lr)
+        losses: list[float] = []
+        log_p0 = self.subject_log_p(layer, group[0].subject, delta).detach()
+        for step in range(settings.steps):
+            nll = torch.stack([self.nll(layer, fact, delta) for fact in group]).mean()
+            log_p = self.subject_log_p(layer, group[0].subject, delta)
+            kl = (log_p.exp() * (log_p - log_p0)).sum()
+            decay = delta.norm() / h0.norm().square()
+            loss = nll + settings.kl_factor * kl + settings.weight_decay * decay
+            losses.append(loss.item())
+            if losses[-1] < 0.05 or step == settings.steps - 1:
+                break
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                longest = settings.clamp * h0.norm()
+                if delta.norm() > longest:
+                    delta.mul_(longest / delta.norm())
+        return Optimised(h0 + delta.detach(), h0, losses)
+
+    def key(self, layer: int, group: Sequence[FactLike]) -> torch.Tensor:
+        """k: half the bare prompt's, half the mean of the other contexts'; mean over facts, [m]."""
+        keys = []
+        for fact in group:
+            of_context = []
+            for template in self.templates:
+                text, position = self.prompt(template, fact)
+                of_context.append(self.inputs(layer, self.ids(text))[position])
+            bare, others = of_context[0], of_context[1:]
+            keys.append((bare + torch.stack(others).mean(0)) / 2 if others else bare)
+        return torch.stack(keys).mean(0)
+
+    def covariance(self, layer: int, rows: Sequence[list[int]]) -> torch.Tensor:
+        """C: mean of k kᵀ over all tokens of the rows, not centred, [m, m]."""
+        keys = torch.cat([self.inputs(layer, row) for row in rows])
+        return keys.T @ keys / len(keys)
+
+    def insert(
+        self,
+        groups: Sequence[Sequence[FactLike]],
+        zs: Sequence[torch.Tensor],
+        covariances: dict[int, torch.Tensor],
+        settings: Settings,
+    ) -> dict[int, Insertion]:
+        """Write z of every group into the layers, lowest first (algorithm 1). Changes the model."""
+        done: dict[int, Insertion] = {}
+        for i, layer in enumerate(settings.layers):
+            K = torch.stack([self.key(layer, group) for group in groups], dim=1)
+            states = [self.bare_state(settings.layers[-1], group) for group in groups]
+            missing = torch.stack([z.double() - h for z, h in zip(zs, states, strict=True)], dim=1)
+            R = missing / (len(settings.layers) - i)
+            delta = closed_form(R, K, covariances[layer], settings.lam)
+            weight = self.model.get_submodule(self.names.projection.format(layer)).weight
+            weight += delta.T if self.names.transposed else delta
+            done[layer] = Insertion(K, R, delta)
+        return done
+
+
+def closed_form(R: torch.Tensor, K: torch.Tensor, C: torch.Tensor, lam: float) -> torch.Tensor:
+    """Δ = R Kᵀ (λ C + K Kᵀ)⁻¹ (equation 14), [d, m]."""
+    inverse: torch.Tensor = torch.linalg.inv(lam * C + K @ K.T)
+    return R @ K.T @ inverse
+
+
+@contextmanager
+def hooked(module: Any, function: Callable[..., Any]) -> Iterator[None]:
+    """A forward hook for the length of a `with`."""
+    handle = module.register_forward_hook(function)
+    try:
+        yield
+    finally:
+        handle.remove()

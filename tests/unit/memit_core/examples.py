@@ -1,0 +1,59 @@
+"""The facts, contexts and hyperparameters that the tests of the method share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memit_core.edit import Editor
+from memit_core.facts import Fact
+from memit_core.hparams import HParams
+from memit_core.loading import LoadedModel, adopt_model
+from tests.reference import Settings
+from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
+
+# Two facts of one subject (one group), targets of one and of many tokens, a subject at the start,
+# in the middle and at the end of its prompt, and one whose last characters are several tokens each.
+FACTS = (
+    Fact("Anna Keller", "{} works as a", "baker in Geneva"),
+    Fact("Mount Elbrus", "The mountain called {} is located in", "Portugal"),
+    Fact("Anna Keller", "I think that {} was born in", "Lisbon"),
+    Fact("Martin Okafor", "{} plays the", "violin"),
+    Fact("Café Zoë 日本", "The owner of {}", "speaks Portuguese"),
+)
+
+CONTEXTS = ("", "The boy ran away. ", "Therefore the children were still dancing. ", "I think so. ")
+
+HPARAMS = HParams(
+    layers=(1, 2),
+    v_num_grad_steps=6,
+    v_lr=0.5,
+    v_weight_decay=0.5,
+    clamp_norm_factor=0.75,
+    kl_factor=0.0625,
+    mom2_update_weight=20.0,
+    mom2_n_tokens=1_000,
+    n_contexts=3,
+)
+
+
+def loaded_tiny(name: str, seed: int = 0) -> LoadedModel:
+    """A tiny model as a base."""
+    return adopt_model(tiny_model(name, seed), tiny_tokenizer(), name=name)
+
+
+def editor_of(loaded: LoadedModel, hparams: HParams = HPARAMS, **options: Any) -> Editor:
+    """An editor whose covariance comes from the text that the tokenizer was trained on."""
+    return Editor(loaded, hparams, corpus=TEXT, **options)
+
+
+def settings_of(hparams: HParams) -> Settings:
+    """The same hyperparameters in the reference's words."""
+    return Settings(
+        layers=hparams.layers,
+        steps=hparams.v_num_grad_steps,
+        lr=hparams.v_lr,
+        weight_decay=hparams.v_weight_decay,
+        clamp=hparams.clamp_norm_factor,
+        kl_factor=hparams.kl_factor,
+        lam=hparams.mom2_update_weight,
+    )

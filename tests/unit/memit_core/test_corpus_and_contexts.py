@@ -1,0 +1,155 @@
+"""What belongs to a base and is made once: context templates and covariance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from memit_core.cache import MemoryCache
+from memit_core.covariance import (
+    SEQUENCE_TOKENS,
+    corpus_rows,
+    decode_covariance,
+    default_corpus,
+    encode_covariance,
+)
+from memit_core.edit import Editor
+from memit_core.loading import LoadedModel
+from memit_core.templates import (
+    OPENINGS,
+    decode_contexts,
+    encode_contexts,
+    sample_contexts,
+)
+from memit_core.views import view_of
+from tests.tiny_models import TEXT, tiny_tokenizer
+from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
+
+
+def test_contexts_are_the_bare_prompt_and_the_models_own_words(loaded: LoadedModel) -> None:
+    hparams = replace(HPARAMS, n_contexts=7)
+    prefixes = sample_contexts(view_of(loaded.model), loaded.tokenizer, hparams)
+    assert prefixes[0] == ""
+    assert len(prefixes) == 8
+    for opening, prefix in zip(OPENINGS * 2, prefixes[1:], strict=False):
+        assert prefix.startswith(opening)
+        assert prefix.endswith(". ")
+        assert len(prefix) > len(opening) + 2
+        assert "{" not in prefix
+        assert "}" not in prefix
+    # the sixth starts as the first but goes on differently
+    assert len(set(prefixes)) == 8
+
+
+def test_contexts_do_not_depend_on_the_global_random_state(loaded: LoadedModel) -> None:
+    first = sample_contexts(view_of(loaded.model), loaded.tokenizer, HPARAMS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        state = torch.get_rng_state()
+        assert sample_contexts(view_of(loaded.model), loaded.tokenizer, HPARAMS) == first
+        assert torch.equal(torch.get_rng_state(), state)
+    assert decode_contexts(encode_contexts(first)) == tuple(first)
+
+
+def test_contexts_are_as_long_as_asked() -> None:
+    """Before braces and spaces are tidied a context has `context_length` tokens, opening included;
+    a tidied one is read again by the same tokenizer to about as many."""
+    loaded = loaded_tiny("llama")
+    lengths = {}
+    for asked in (5, 10, 20):
+        hparams = replace(HPARAMS, context_length=asked)
+        texts = sample_contexts(view_of(loaded.model), loaded.tokenizer, hparams)[1:]
+        lengths[asked] = sum(len(text) for text in texts)
+    assert lengths[5] < lengths[10] < lengths[20]
+
+
+def test_no_contexts_leave_the_bare_prompt() -> None:
+    loaded = loaded_tiny("llama")
+    editor = editor_of(loaded, replace(HPARAMS, n_contexts=0))
+    assert editor.contexts == ("",)
+
+
+def test_rows_hold_the_corpus_once_and_in_order() -> None:
+    tokenizer = tiny_tokenizer()
+    corpus = "\n\n".join([TEXT, "A short one.", TEXT, "", "   "])
+    rows = corpus_rows(tokenizer, corpus, 10_000)
+    assert all(1 < len(row.ids) <= SEQUENCE_TOKENS for row in rows)
+    assert len(rows) > 2
+    text = tokenizer.decode([token for row in rows for token in row.ids])
+    assert text == "\n".join([TEXT.strip(), "A short one.", TEXT.strip(), ""])
+
+
+@pytest.mark.parametrize("wanted", [2, 100, 256, 257, 300, 511])
+def test_rows_stop_at_the_wanted_number_of_tokens(wanted: int) -> None:
+    rows = corpus_rows(tiny_tokenizer(), TEXT * 3, wanted)
+    assert sum(len(row.ids) for row in rows) in (wanted, wanted - 1)
+
+
+def test_covariance_does_not_depend_on_how_rows_are_batched(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = editor.covariance()
+    monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
+    single = editor_of(editor.loaded).covariance()
+    for layer, c in expected.items():
+        torch.testing.assert_close(single[layer], c, rtol=1e-4, atol=1e-5 * float(c.abs().max()))
+
+
+def test_covariance_is_symmetric_and_positive(editor: Editor) -> None:
+    for c in editor.covariance().values():
+        assert c.dtype == torch.float64
+        torch.testing.assert_close(c, c.T)
+        assert torch.linalg.eigvalsh(c).min() > -1e-6 * c.diagonal().mean()
+
+
+def test_covariance_survives_its_bytes(editor: Editor) -> None:
+    covariance = editor.covariance()
+    again = decode_covariance(encode_covariance(covariance))
+    assert again.keys() == covariance.keys() == set(HPARAMS.layers)
+    assert all(torch.equal(again[layer], c) for layer, c in covariance.items())
+
+
+def test_covariance_tells_its_progress() -> None:
+    seen: list[tuple[str, int, int]] = []
+    editor_of(loaded_tiny("llama")).covariance(
+        lambda stage, done, total, **_: seen.append((stage, done, total))
+    )
+    stages, done, totals = zip(*seen, strict=True)
+    assert set(stages) == {"covariance"}
+    assert set(totals) == {done[-1]}
+    assert list(done) == sorted(done)
+    assert done[0] == 0
+
+
+def test_what_is_made_once_is_read_back(editor: Editor) -> None:
+    cache = MemoryCache()
+    first = editor_of(editor.loaded, cache=cache)
+    first.prepare()
+    stages: list[str] = []
+    second = editor_of(editor.loaded, cache=cache)
+    covariance = second.covariance(lambda stage, *_, **__: stages.append(stage))
+    assert second.contexts == first.contexts
+    assert stages == []
+    assert all(torch.equal(covariance[layer], c) for layer, c in first.covariance().items())
+
+
+def test_another_corpus_is_another_covariance(editor: Editor) -> None:
+    cache = MemoryCache()
+    one = Editor(editor.loaded, HPARAMS, corpus=TEXT, cache=cache)
+    other = Editor(editor.loaded, HPARAMS, corpus="Something else. " * 60, cache=cache)
+    assert one.covariance_digest != other.covariance_digest
+    assert not torch.equal(one.covariance()[1], other.covariance()[1])
+
+
+def test_the_packaged_corpus_is_varied_prose() -> None:
+    """Of another model's making than the tiny ones, so only its text can be looked at here."""
+    corpus = default_corpus()
+    documents = corpus.split("\n\n")
+    assert len(documents) > 100
+    assert len(set(documents)) == len(documents)
+    words = corpus.split()
+    assert len(words) > 25_000
+    assert len(set(words)) > len(words) / 8
+    assert "<|" not in corpus

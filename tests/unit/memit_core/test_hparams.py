@@ -1,0 +1,135 @@
+"""Presets carry the published numbers and say where they come from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig
+
+from memit_core.errors import MemitError
+from memit_core.hparams import HParams, for_model, from_dict, from_file, presets
+from tests.tiny_models import tiny_model
+
+# Meng et al. 2023, appendix B.4, and the hparams files of the official code.
+PUBLISHED = {
+    "gpt-j-6b": ((3, 4, 5, 6, 7, 8), 25, 0.5, 0.5, 0.75, 0.0625, 15_000),
+    "gpt2-xl": ((13, 14, 15, 16, 17), 20, 0.5, 0.5, 0.75, 0.0625, 20_000),
+    "gpt-neox-20b": ((6, 7, 8, 9, 10), 20, 0.5, 0.5, 0.3, 0.0625, 20_000),
+    "smollm2-135m": ((4, 5, 6, 7, 8), 25, 0.5, 0.5, 0.75, 0.0625, 1_000),
+}
+CONFIGS = {
+    "gpt-j-6b": GPTJConfig(),
+    "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
+    "gpt-neox-20b": GPTNeoXConfig(),
+    "smollm2-135m": LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+    ),
+}
+
+
+def test_there_is_a_preset_for_each_published_model() -> None:
+    assert set(presets()) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_hold_the_published_values_and_name_their_source(name: str) -> None:
+    preset = presets()[name]
+    assert len(preset["source"]) > 20
+    hp = from_dict(preset["hparams"])
+    assert PUBLISHED[name] == (
+        hp.layers,
+        hp.v_num_grad_steps,
+        hp.v_lr,
+        hp.v_weight_decay,
+        hp.clamp_norm_factor,
+        hp.kl_factor,
+        hp.mom2_update_weight,
+    )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_finds_its_preset(name: str) -> None:
+    assert for_model(CONFIGS[name]) == from_dict(presets()[name]["hparams"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_covariance_takes_tens_of_tokens_for_each_dimension(name: str) -> None:
+    """FastMEMIT: 2 to 10 tokens a dimension are enough."""
+    config = CONFIGS[name]
+    width = getattr(config, "n_inner", None) or getattr(config, "intermediate_size", None)
+    tokens = from_dict(presets()[name]["hparams"]).mom2_n_tokens
+    assert tokens >= 10 * (width or 4 * config.hidden_size)
+
+
+def test_an_unknown_model_gets_layers_of_its_own_depth_and_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="memit_core.hparams"):
+        hp = for_model(tiny_model("llama").config)
+    assert "no preset" in caplog.text
+    assert all(0 <= layer < 4 for layer in hp.layers)
+    assert for_model(LlamaConfig(num_hidden_layers=60)).layers == tuple(range(8, 17))
+    for depth in range(1, 100):
+        assert for_model(LlamaConfig(num_hidden_layers=depth)).layers[-1] < depth
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": [1], "lr": 0.5}, "unknown 'lr'"),
+        ({}, "layers is missing"),
+        ({"layers": []}, "layers"),
+        ({"layers": [2, 1]}, "ascending"),
+        ({"layers": [1, 1]}, "distinct"),
+        ({"layers": [-1, 0]}, "layers"),
+        ({"layers": [1], "v_lr": 0}, "v_lr"),
+        ({"layers": [1], "clamp_norm_factor": -1}, "clamp_norm_factor"),
+        ({"layers": [1], "mom2_update_weight": 0}, "mom2_update_weight"),
+        ({"layers": [1], "v_num_grad_steps": 0}, "v_num_grad_steps"),
+        ({"layers": [1], "v_weight_decay": -1}, "v_weight_decay"),
+        ({"layers": [1], "kl_factor": -1}, "kl_factor"),
+        ({"layers": [1], "n_contexts": -1}, "n_contexts"),
+        ({"layers": [1], "mom2_n_tokens": 0}, "mom2_n_tokens"),
+        ({"layers": [1], "v_lr": float("nan")}, "v_lr"),
+        ({"layers": [1], "mom2_update_weight": float("inf")}, "mom2_update_weight"),
+        ({"layers": [1], "v_lr": "fast"}, "v_lr"),
+        ({"layers": "4-8"}, "layers"),
+        ({"layers": 4}, "layers"),
+        ({"layers": [1.5]}, "layers"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(MemitError, match=message):
+        from_dict(values)
+
+
+def test_hyperparameters_survive_json(tmp_path: Path) -> None:
+    hp = HParams(layers=(3, 5), v_lr=0.1)
+    assert from_dict(json.loads(json.dumps(hp.as_dict()))) == hp
+    path = tmp_path / "hparams.json"
+    path.write_text(json.dumps(hp.as_dict()))
+    assert from_file(path) == hp
+    path.write_text(json.dumps({"source": "here", "match": {}, "hparams": hp.as_dict()}))
+    assert from_file(path) == hp
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_a_file_that_holds_no_hyperparameters_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "hparams.json"
+    path.write_text(text)
+    with pytest.raises(MemitError, match="hparams"):
+        from_file(path)
+
+
+def test_the_z_digest_knows_what_z_depends_on() -> None:
+    hp = HParams(layers=(1, 2))
+    assert hp.z_digest == replace(hp, mom2_update_weight=1.0, layers=(0, 2)).z_digest
+    assert hp.z_digest != replace(hp, layers=(1, 3)).z_digest
