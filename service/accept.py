@@ -1,0 +1,163 @@
+"""Whether an edit can be accepted: checked whole, before anything is kept of it."""
+
+from __future__ import annotations
+
+import time
+
+from contracts.edits import AcceptedEdit, EditRequest
+from contracts.errors import (
+    Conflict,
+    FieldError,
+    PreconditionFailed,
+    PreconditionRequired,
+    TooManyRequests,
+    Unavailable,
+)
+from contracts.facts import Fact
+from contracts.ids import new_edit_id
+from contracts.versions import AliasRecord
+from registry.commit import ACTIVE
+from service.deps import ANY_EPOCH, Context
+from service.problems import invalid
+
+NO_MODEL_RETRY_SECONDS = 10.0
+FULL_RETRY_SECONDS = 30.0
+
+
+def checked(
+    context: Context, request: EditRequest, if_match: int | str | None = None
+) -> AcceptedEdit:
+    """The edit that `request` asks for, with a base that names one version and no duplicates.
+
+    Raises:
+        InvalidRequest: facts or ids are wrong; all of them are listed with their index.
+        NotFound: no such base.
+        Conflict: a fact to retract is not live any more.
+        PreconditionFailed, PreconditionRequired: see `if_match`, an epoch of `active` or `*`.
+        TooManyRequests: too many edits wait already.
+        Unavailable: a base is needed, and no worker has started yet to publish one.
+    """
+    settings, registry = context.settings, context.registry
+    if registry.edits.count_unfinished() >= settings.max_queued_edits:
+        raise TooManyRequests(
+            f"{settings.max_queued_edits} edits wait already", retry_after=FULL_RETRY_SECONDS
+        )
+    active = registry.aliases.get(ACTIVE)
+    if active is None and (request.base is not None or request.retract):
+        raise Unavailable(
+            "no version yet: a worker publishes v0 when it has loaded the model",
+            retry_after=NO_MODEL_RETRY_SECONDS,
+        )
+    base = None if request.base is None else registry.versions.resolve(request.base)
+    epoch = _precondition(request, base, active, if_match)
+    facts = _distinct(request.facts)
+    errors = _too_many(request, settings.max_facts_per_edit)
+    errors += _contradictions(facts) + _added_and_retracted(request, facts)
+    parent = base or (active.version if active else None)
+    if parent is not None:
+        errors += context.tokens.check(registry.versions.get(parent).base, facts)
+        errors += _unknown(context, request)
+    if errors:
+        raise invalid(errors)
+    if parent is not None:
+        _refuse_not_live(context, request, parent)
+    kept = {
+        "facts": [fact for _, fact in facts],
+        "retract": list(dict.fromkeys(request.retract)),
+        "base": base,
+    }
+    return AcceptedEdit(
+        id=new_edit_id(),
+        request=request.model_copy(update=kept),
+        accepted_at=time.time(),
+        if_match=epoch,
+    )
+
+
+def _precondition(
+    request: EditRequest,
+    base: str | None,
+    active: AliasRecord | None,
+    if_match: int | str | None,
+) -> int | None:
+    """The epoch of `active` that the activation is bound to; None binds it to no epoch."""
+    epoch = active.epoch if active else 0
+    if if_match is None:
+        if request.activate and active and base not in (None, active.version):
+            reason = f'is required: {base} is not active; send If-Match: "{epoch}"'
+            raise invalid([FieldError(field="If-Match", reason=reason)], PreconditionRequired)
+        return None
+    if active is None or if_match not in (epoch, ANY_EPOCH):
+        raise PreconditionFailed(f"active is at epoch {epoch}, If-Match says {if_match}")
+    return epoch
+
+
+def _distinct(facts: list[Fact]) -> list[tuple[int, Fact]]:
+    """Each fact once, with its first index; only equal facts are the same."""
+    first: dict[str, tuple[int, Fact]] = {}
+    for index, fact in enumerate(facts):
+        first.setdefault(fact.model_dump_json(), (index, fact))
+    return list(first.values())
+
+
+def _too_many(request: EditRequest, limit: int) -> list[FieldError]:
+    return [
+        FieldError(
+            field=f"/{name}", reason=f"must have at most {limit} items, has {count}", limit=limit
+        )
+        for name, count in (("facts", len(request.facts)), ("retract", len(request.retract)))
+        if count > limit
+    ]
+
+
+def _contradictions(facts: list[tuple[int, Fact]]) -> list[FieldError]:
+    first: dict[tuple[str, str], tuple[int, Fact]] = {}
+    errors = []
+    for index, fact in facts:
+        other, said = first.setdefault(fact.key, (index, fact))
+        if other == index:
+            continue
+        for here, there in ((other, index), (index, other)):
+            if said.target_new != fact.target_new:
+                field = f"/facts/{here}/target_new"
+                reason = f"contradicts /facts/{there}: same subject and prompt, other target_new"
+            else:
+                field = f"/facts/{here}"
+                reason = f"is the same fact as /facts/{there} with other measurements or metadata"
+            errors.append(FieldError(field=field, reason=reason, index=here))
+    return errors
+
+
+def _added_and_retracted(request: EditRequest, facts: list[tuple[int, Fact]]) -> list[FieldError]:
+    added = {fact.id: index for index, fact in facts}
+    return [
+        FieldError(
+            field=f"/retract/{index}",
+            reason=f"is also added, by /facts/{added[fact_id]}",
+            index=index,
+        )
+        for index, fact_id in enumerate(request.retract)
+        if fact_id in added
+    ]
+
+
+def _unknown(context: Context, request: EditRequest) -> list[FieldError]:
+    return [
+        FieldError(field=f"/retract/{index}", reason=f"names no fact: {fact_id}", index=index)
+        for index, fact_id in enumerate(request.retract)
+        if not context.registry.ledger.ever(fact_id)
+    ]
+
+
+def _refuse_not_live(context: Context, request: EditRequest, parent: str) -> None:
+    errors = [
+        FieldError(
+            field=f"/retract/{index}",
+            reason=f"is not live in {parent}: {fact_id} was retracted or superseded",
+            index=index,
+        )
+        for index, fact_id in enumerate(request.retract)
+        if context.registry.ledger.get(fact_id, parent) is None
+    ]
+    if errors:
+        raise invalid(errors, Conflict)

@@ -1,0 +1,92 @@
+"""The application: routers, error shape, limits, and what a process holds open while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis as blocking
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, FastAPI
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from contracts.settings import Settings
+from registry.registry import Registry
+from service import aliases, edits, facts, generate, openapi, probes, problems, versions
+from service.deps import Context, State
+from service.engines import Engines
+from service.jobs import Jobs
+from service.limits import DeclaredLength
+from service.metrics import EditCensus, Metrics, RequestTimer
+from service.tokens import TokenChecks
+
+ROUTERS = (edits, facts, generate, versions, aliases, probes)
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 10.0
+RETRIES = 2
+RETRY_SECONDS = 0.05
+CONNECTIONS = 4096
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service for one registry and one Redis; stateless but for its open connections.
+
+    Raises:
+        ValueError: `settings` name no Redis.
+    """
+    url = settings.redis()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        registry = await run_sync(Registry, settings.registry_path)
+        redis = _async_redis(url)
+        jobs = Jobs(_blocking_redis(url))
+        yield State(
+            context=Context(
+                settings=settings,
+                registry=registry,
+                redis=redis,
+                jobs=jobs,
+                engines=Engines(redis, settings.max_queue),
+                tokens=TokenChecks(registry, settings.max_fact_tokens),
+                metrics=Metrics(),
+                census=EditCensus(registry.edits),
+            )
+        )
+        await redis.aclose()
+        jobs.close()
+
+    app = FastAPI(lifespan=lifespan, title=openapi.TITLE, version=openapi.VERSION)
+    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestTimer)
+    # On the router, not on the app: there the 413 would be plain text that no handler sees.
+    api = APIRouter(responses=openapi.PROBLEMS, max_body_size=settings.max_body_bytes)
+    for module in ROUTERS:
+        api.include_router(module.router)
+    app.include_router(api)
+    problems.install(app, settings.max_body_bytes)
+    openapi.install(app)
+    return app
+
+
+def _async_redis(url: str) -> aioredis.Redis:
+    return aioredis.Redis.from_url(
+        url,
+        decode_responses=True,
+        max_connections=CONNECTIONS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=AsyncRetry(ConstantBackoff(RETRY_SECONDS), RETRIES),
+    )
+
+
+def _blocking_redis(url: str) -> blocking.Redis:
+    return blocking.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=Retry(ConstantBackoff(RETRY_SECONDS), RETRIES),
+    )

@@ -1,0 +1,92 @@
+"""`/edits`: post facts, follow an edit to its end, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from contracts.edits import Edit, EditRequest, EditState
+from contracts.errors import Conflict
+from service.deps import Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
+from service.openapi import ACCEPTED
+from service.pages import Cursor, Limit, Page, decode, encode
+from service.progress import follow, latest
+from service.submit import answer_edit
+
+router = APIRouter(prefix="/edits", tags=["edits"])
+
+
+@router.post("", status_code=200, responses=ACCEPTED, dependencies=[Depends(json_only)])
+async def post_edit(
+    asked: EditRequest,
+    context: Ctx,
+    request: Request,
+    response: Response,
+    wait_seconds: WaitSeconds,
+    if_match: IfMatch,
+    idempotency_key: IdempotencyKey = None,
+) -> Edit:
+    """Add and retract facts; answers 202 at once, or 200 if it ends within `Prefer: wait=N`."""
+    return await answer_edit(
+        context,
+        asked,
+        request,
+        response,
+        key=idempotency_key,
+        if_match=if_match,
+        wait_seconds=wait_seconds,
+    )
+
+
+@router.get("")
+def list_edits(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Edit]:
+    """Edits, newest first; their reports come without `per_fact`, which one edit alone shows."""
+    before = None if cursor is None else int(decode("edits", cursor, (int,))[0])
+    ids, following = context.registry.edits.page(limit, before)
+    return Page(
+        items=[_short(context.registry.edits.describe(edit_id)) for edit_id in ids],
+        next_cursor=encode("edits", None if following is None else [following]),
+    )
+
+
+@router.get("/{edit_id}")
+async def get_edit(edit_id: EditRef, context: Ctx) -> Edit:
+    """One edit, with its progress while it runs."""
+    edit = await run_sync(context.registry.edits.describe, edit_id)
+    if edit.state is EditState.RUNNING:
+        edit.progress = await latest(context.redis, edit_id)
+    return edit
+
+
+@router.get("/{edit_id}/events", response_class=EventSourceResponse)
+async def edit_events(edit_id: EditRef, context: Ctx) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: `progress` while it runs, and one `end` with the edit."""
+    async for progress in follow(context.redis, context.registry.edits, edit_id):
+        yield ServerSentEvent(event="progress", data=progress)
+    edit = await run_sync(context.registry.edits.describe, edit_id)
+    yield ServerSentEvent(event="end", data=edit)
+
+
+@router.delete("/{edit_id}", responses=ACCEPTED)
+def cancel_edit(edit_id: EditRef, context: Ctx, response: Response) -> Edit:
+    """Cancel: 200 if it was still waiting, 202 if its worker has yet to stop, 409 if it ended."""
+    edits = context.registry.edits
+    end = edits.end(edit_id)
+    if end is not None:
+        raise Conflict(f"{edit_id} is {end.state} already: it cannot be cancelled any more")
+    edits.request_cancel(edit_id)
+    edit = edits.describe(edit_id)
+    if not edit.state.final:
+        response.status_code = 202
+        response.headers["Location"] = f"/edits/{edit_id}"
+    context.jobs.nudge(edit_id)
+    return edit
+
+
+def _short(edit: Edit) -> Edit:
+    if edit.report is not None:
+        edit.report = edit.report.model_copy(update={"per_fact": []})
+    return edit

@@ -1,0 +1,205 @@
+"""What this process measures, in Prometheus' terms; names follow those of vLLM."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contracts.edits import EditState
+from contracts.versions import AliasRecord
+from contracts.workers import WorkerStatus
+from registry.describe import running
+from registry.edits import Edits
+
+_PAGE = 500
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """Every instrument of one process, in a collector registry of its own."""
+
+    def __init__(self) -> None:
+        self.collectors = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.http = Histogram(
+            "memit_http_request_duration_seconds",
+            "From the request to the first byte of the answer.",
+            ["method", "route", "status"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "memit_time_to_first_token_seconds",
+            "From the request to its first text.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.between_tokens = Histogram(
+            "memit_inter_token_latency_seconds",
+            "Between two pieces of text of one answer.",
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self.whole = Histogram(
+            "memit_e2e_request_latency_seconds",
+            "From the request to the end of its answer.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.success = Counter(
+            "memit_request_success",
+            "Generations that came to their end.",
+            ["finished_reason"],
+            registry=registry,
+        )
+        self.redis_up = Gauge("memit_redis_up", "Redis answers.", registry=registry)
+        self.workers = Gauge("memit_workers", "Live workers.", ["ready"], registry=registry)
+        self.running = Gauge(
+            "memit_num_requests_running", "Generations in engines' batches.", registry=registry
+        )
+        self.waiting = Gauge(
+            "memit_num_requests_waiting", "Generations not yet in a batch.", registry=registry
+        )
+        self.jobs = Gauge("memit_edit_queue_depth", "Edit jobs waiting in RQ.", registry=registry)
+        self.edits = Gauge("memit_edits", "Edits by state.", ["state"], registry=registry)
+        self.epoch = Gauge("memit_active_epoch", "Epoch of the alias active.", registry=registry)
+        self.active = Gauge(
+            "memit_active_version_info", "The version that active names.", ["version"],
+            registry=registry,
+        )  # fmt: skip
+
+    def see_workers(self, found: list[WorkerStatus], queued: int, jobs: int) -> None:
+        """Set the gauges that Redis knows; `queued` generations and `jobs` have no worker yet."""
+        ready = sum(status.ready for status in found)
+        self.redis_up.set(1)
+        self.workers.labels(ready="true").set(ready)
+        self.workers.labels(ready="false").set(len(found) - ready)
+        self.running.set(sum(status.running for status in found))
+        self.waiting.set(queued + sum(status.waiting for status in found))
+        self.jobs.set(jobs)
+
+    def lose_redis(self) -> None:
+        """Redis does not answer: nothing is known of the workers."""
+        self.redis_up.set(0)
+        self.workers.labels(ready="true").set(0)
+        self.workers.labels(ready="false").set(0)
+
+    def see_registry(self, states: dict[EditState, int], active: AliasRecord | None) -> None:
+        """Set the gauges that the registry knows."""
+        for state in EditState:
+            self.edits.labels(state=state.value).set(states.get(state, 0))
+        self.active.clear()
+        if active is not None:
+            self.active.labels(version=active.version).set(1)
+            self.epoch.set(active.epoch)
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.collectors)
+
+
+class Timer:
+    """Latencies of one generation, from its creation on."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._begun = time.perf_counter()
+        self._last: float | None = None
+
+    def token(self) -> None:
+        """Text came."""
+        now = time.perf_counter()
+        if self._last is None:
+            self._metrics.first_token.observe(now - self._begun)
+        else:
+            self._metrics.between_tokens.observe(now - self._last)
+        self._last = now
+
+    def end(self, finish_reason: str) -> None:
+        """The answer is complete."""
+        self._metrics.whole.observe(time.perf_counter() - self._begun)
+        self._metrics.success.labels(finished_reason=finish_reason).inc()
+
+
+class EditCensus:
+    """Counts edits by state; what has ended is looked at once."""
+
+    def __init__(self, edits: Edits) -> None:
+        self._edits = edits
+        self._ended: Tally[EditState] = Tally()
+        self._open: set[str] = set()
+        self._seen: set[str] = set()
+
+    def count(self) -> dict[EditState, int]:
+        """Edits by state now. Not for several threads at a time."""
+        self._open.update(self._new())
+        now: Tally[EditState] = Tally()
+        for edit_id in sorted(self._open):
+            end = self._edits.end(edit_id)
+            if end is not None:
+                self._ended[end.state] += 1
+                self._open.discard(edit_id)
+            else:
+                begun = running(self._edits.steps(edit_id))
+                now[EditState.RUNNING if begun else EditState.QUEUED] += 1
+        return now + self._ended
+
+    def _new(self) -> list[str]:
+        found: list[str] = []
+        before: int | None = None
+        while True:
+            ids, before = self._edits.page(_PAGE, before)
+            fresh = [edit_id for edit_id in ids if edit_id not in self._seen]
+            found += fresh
+            if before is None or len(fresh) < len(ids):
+                self._seen.update(found)
+                return found
+
+
+class RequestTimer:
+    """ASGI middleware: time to the first byte of each answer, by route and status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        started = False
+
+        def observe(status: int) -> None:
+            metrics: Metrics = scope["state"]["context"].metrics
+            metrics.http.labels(
+                method=scope["method"] if scope["method"] in _METHODS else "other",
+                route=getattr(scope.get("route"), "path", "unmatched"),
+                status=status,
+            ).observe(time.perf_counter() - begun)
+
+        async def timed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                observe(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, timed)
+        except Exception:
+            # The answer to an unexpected error is written outside of this middleware.
+            if not started:
+                observe(500)
+            raise

@@ -1,0 +1,78 @@
+"""The OpenAPI description: problems as the answer to every error, an example in every schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from contracts.edits import Edit
+from contracts.errors import Problem
+from service.problems import MEDIA_TYPE
+
+TITLE = "MEMIT service"
+VERSION = "0.1.0"
+DESCRIPTION = """
+Keep a language model's facts current without retraining. Post facts to `/edits`, get a new
+immutable version of the weights, ask it by `/generate`, take any fact back later.
+
+Every error is `application/problem+json` (RFC 9457).
+"""
+
+Responses = dict[int | str, dict[str, Any]]
+
+PROBLEMS: Responses = {
+    "default": {
+        "description": "What is wrong, and where.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+ACCEPTED: Responses = {
+    202: {
+        "description": "Accepted; follow it at `Location`.",
+        "model": Edit,
+        "headers": {
+            "Location": {
+                "description": "where the edit is",
+                "schema": {"type": "string"},
+                "example": "/edits/edit-0123456789abcdef0123",
+            },
+            "Retry-After": {
+                "description": "seconds",
+                "schema": {"type": "integer"},
+                "example": 2,
+            },
+        },
+    }
+}
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` describe its problems too."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    # The documented way to extend FastAPI's description.
+    app.openapi = describe  # type: ignore[method-assign]
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    described = get_openapi(
+        title=TITLE,
+        version=VERSION,
+        description=DESCRIPTION,
+        routes=app.routes,
+        separate_input_output_schemas=False,
+    )
+    schemas = described["components"]["schemas"]
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
+    for schema in schemas.values():
+        if "enum" in schema:
+            schema.setdefault("examples", schema["enum"][:1])
+    return described

@@ -1,0 +1,61 @@
+"""Lists page by page: newest first, by an opaque cursor."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from contracts.errors import FieldError
+from contracts.limits import MAX_PAGE
+from service.problems import invalid
+
+T = TypeVar("T")
+Position = list[str | int]
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="items a page", examples=[20])]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=500, description="`next_cursor` of the page before", examples=[None]),
+]
+
+
+class Page(BaseModel, Generic[T]):
+    """A page of a list; without `next_cursor` it is the last."""
+
+    items: list[T]
+    next_cursor: str | None = Field(
+        default=None,
+        description="give it as `cursor` for the next page",
+        examples=["WyJlZGl0cyIsN10"],
+    )
+
+
+def encode(kind: str, position: Position | None) -> str | None:
+    """A cursor that `decode` with the same `kind` turns into `position` again."""
+    if position is None:
+        return None
+    return base64.urlsafe_b64encode(json.dumps([kind, *position]).encode()).decode().rstrip("=")
+
+
+def decode(kind: str, cursor: str, types: tuple[type, ...]) -> Position:
+    """The position in `cursor`.
+
+    Raises:
+        InvalidRequest: it is no cursor of a list of this `kind`.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        found = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or [type(part) for part in found] != [str, *types]:
+        found = [None]
+    name, *position = found
+    if name != kind:
+        raise invalid([FieldError(field="cursor", reason=f"is no next_cursor of a list of {kind}")])
+    return position

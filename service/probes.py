@@ -1,0 +1,98 @@
+"""`/healthz`, `/readyz`, `/metrics`: how the process and what it needs are doing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field
+from redis.exceptions import RedisError
+
+from contracts.errors import FieldError, Unavailable
+from registry.commit import ACTIVE
+from registry.errors import RegistryError
+from service.deps import Context, Ctx
+from service.problems import invalid
+from service.workers import statuses
+
+log = logging.getLogger(__name__)
+router = APIRouter(tags=["probes"])
+
+RETRY_SECONDS = 5.0
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = Field(default="ok", examples=["ok"])
+
+
+class Readiness(BaseModel):
+    """Redis, the registry and a worker that holds what `active` names are all there."""
+
+    status: Literal["ready"] = Field(default="ready", examples=["ready"])
+    version: str = Field(description="what active names", examples=["v1-9f3c2a71b0de"])
+    workers: int = Field(description="ready workers that hold it", examples=[1])
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Whether this process answers."""
+    return Health()
+
+
+@router.get("/readyz")
+async def readyz(context: Ctx) -> Readiness:
+    """Whether edits and generations can be served now; 503 lists each check that failed."""
+    failed = []
+    version, workers = None, []
+    try:
+        record = await run_sync(context.registry.aliases.get, ACTIVE)
+        version = record.version if record else None
+    except (RegistryError, OSError) as error:
+        log.warning("the registry is not ready: %s", error)
+        failed.append(FieldError(field="registry", reason="cannot be read"))
+    else:
+        if version is None:
+            failed.append(FieldError(field="registry", reason="has no version yet"))
+    try:
+        workers = await statuses(context.redis)
+    except RedisError as error:
+        log.warning("Redis is not ready: %s", error)
+        failed.append(FieldError(field="redis", reason="does not answer"))
+    holding = [status for status in workers if status.ready and version in status.versions]
+    if not holding:
+        ready = sum(status.ready for status in workers)
+        reason = f"none holds {version or 'a version'} ({len(workers)} alive, {ready} ready)"
+        failed.append(FieldError(field="worker", reason=reason))
+    if failed or version is None:
+        raise invalid(failed, Unavailable, retry_after=RETRY_SECONDS)
+    return Readiness(version=version, workers=len(holding))
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(context: Ctx) -> Response:
+    """Prometheus' text format."""
+    await run_sync(_see_registry, context)
+    try:
+        context.metrics.see_workers(
+            await statuses(context.redis),
+            await context.engines.depth(),
+            await run_sync(context.jobs.depth),
+        )
+    except RedisError as error:
+        log.warning("metrics without Redis: %s", error)
+        context.metrics.lose_redis()
+    return Response(context.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _see_registry(context: Context) -> None:
+    active = context.registry.aliases.get(ACTIVE)
+    context.metrics.see_registry(context.census.count(), active)

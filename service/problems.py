@@ -1,0 +1,172 @@
+"""Every error of the API in one shape: `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from contracts.errors import (
+    FieldError,
+    InvalidRequest,
+    MalformedRequest,
+    PayloadTooLarge,
+    Problem,
+    ServiceError,
+    Unavailable,
+)
+from registry.errors import RegistryError
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+STORAGE_RETRY_SECONDS = 5.0
+REDIS_RETRY_SECONDS = 2.0
+_SHOWN = 3
+_BOUNDS = ("max_length", "min_length", "le", "lt", "ge", "gt")
+
+
+def invalid(
+    errors: list[FieldError],
+    cls: type[ServiceError] = InvalidRequest,
+    retry_after: float | None = None,
+) -> ServiceError:
+    """The error that lists `errors`; its detail names the first few of them in words."""
+    detail = "; ".join(f"{error.field} {error.reason}".strip() for error in errors[:_SHOWN])
+    if len(errors) > _SHOWN:
+        detail += f"; and {len(errors) - _SHOWN} more"
+    return cls(detail, errors=errors, retry_after=retry_after)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    """413 for a body over `limit` bytes."""
+    reason = f"the body must have at most {limit} bytes"
+    return PayloadTooLarge(reason, errors=[FieldError(field="", reason=reason, limit=limit)])
+
+
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The HTTP answer that carries `problem`."""
+    return Response(
+        problem.model_dump_json(),
+        status_code=problem.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def answer(request: Request, error: ServiceError) -> Response:
+    """The HTTP answer for `error`, with `Retry-After` where it says when to come back."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return respond(error.problem(request.url.path), headers)
+
+
+def field_error(error: dict[str, Any]) -> FieldError:
+    """One pydantic error as a `FieldError`: JSON pointer, reason in words, limit if there is one.
+
+    A parameter outside the body is named plainly (`limit`, `If-Match`).
+    """
+    place, *path = error["loc"]
+    if place == "body":
+        field = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    else:
+        field = "/".join(str(part) for part in path)
+    context = error.get("ctx") or {}
+    bounds = [context[name] for name in _BOUNDS if isinstance(context.get(name), int | float)]
+    return FieldError(
+        field=field,
+        reason=_reason(error, context),
+        index=next((part for part in path if isinstance(part, int)), None),
+        limit=bounds[0] if bounds else None,
+    )
+
+
+def _reason(error: dict[str, Any], context: dict[str, Any]) -> str:
+    match error["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a known field"
+        case "value_error":
+            return str(context["error"])
+        case "string_too_short" if context["min_length"] == 1:
+            return "must not be empty"
+        case "string_unicode":
+            return "must be valid Unicode text, without lone surrogates"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case _:
+            return re.sub(r"^\w+ should", "must", error["msg"])
+
+
+def install(app: FastAPI, max_body_bytes: int) -> None:
+    """Make every error of `app` a problem; `max_body_bytes` is named in a 413."""
+
+    @app.exception_handler(ServiceError)
+    async def on_service_error(request: Request, error: ServiceError) -> Response:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, _from_validation(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return answer(request, too_large(max_body_bytes))
+        return respond(_from_http(request, error), dict(error.headers or {}))
+
+    @app.exception_handler(RedisError)
+    async def on_redis_error(request: Request, error: Exception) -> Response:
+        log.warning("Redis failed on %s %s: %s", request.method, request.url.path, error)
+        return answer(
+            request, Unavailable("Redis does not answer", retry_after=REDIS_RETRY_SECONDS)
+        )
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(RegistryError)
+    async def on_storage_error(request: Request, error: Exception) -> Response:
+        log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
+        detail = "the registry cannot be read or written now; the log of the service says why"
+        return answer(request, Unavailable(detail, retry_after=STORAGE_RETRY_SECONDS))
+
+    @app.exception_handler(Exception)
+    async def on_unexpected(request: Request, _: Exception) -> Response:
+        # Starlette raises the error again after this answer, and uvicorn logs its traceback.
+        return answer(request, ServiceError("an unexpected error; the log of the service says why"))
+
+
+def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:
+    broken = next((error for error in errors if error["type"] == "json_invalid"), None)
+    if broken is not None:
+        reason = f"is not JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
+        return invalid([FieldError(field="", reason=f"the body {reason}")], MalformedRequest)
+    return invalid([field_error(error) for error in errors])
+
+
+def _from_http(request: Request, error: HTTPException) -> Problem:
+    status = HTTPStatus(error.status_code)
+    detail = str(error.detail)
+    if status is HTTPStatus.BAD_REQUEST:
+        return MalformedRequest("the body cannot be read as JSON").problem(request.url.path)
+    if status is HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}"
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not allowed at {request.url.path}; allowed: {allowed}"
+    return Problem(
+        type=f"/problems/{status.phrase.lower().replace(' ', '-')}",
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        instance=request.url.path,
+    )

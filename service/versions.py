@@ -1,0 +1,74 @@
+"""`/versions`: what was made of which facts, and its weights to take away."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import StreamingResponse
+
+from contracts.versions import Version
+from service.checkpoint import members, verify, zipped
+from service.deps import Ctx
+from service.pages import Cursor, Limit, Page, decode, encode
+
+router = APIRouter(prefix="/versions", tags=["versions"])
+
+VersionRef = Annotated[
+    str, Path(description="version id, short id such as `v1`, or alias", examples=["v1"])
+]
+
+
+@router.get("")
+def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Version]:
+    """Versions, newest first; without `report.per_fact`, which one version alone shows."""
+    versions = context.registry.versions
+    before = None if cursor is None else int(decode("versions", cursor, (int,))[0])
+    ids, following = versions.page(limit, before)
+    return Page(
+        items=[_short(versions.describe(version)) for version in ids],
+        next_cursor=encode("versions", None if following is None else [following]),
+    )
+
+
+@router.get("/{ref}")
+def get_version(ref: VersionRef, context: Ctx) -> Version:
+    """The manifest of one version."""
+    versions = context.registry.versions
+    return versions.describe(versions.resolve(ref))
+
+
+@router.get(
+    "/{ref}/checkpoint",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "A zip: manifest.json, facts.json, weights/<sha256>.safetensors",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+def get_checkpoint(
+    ref: VersionRef,
+    context: Ctx,
+    format: Annotated[  # noqa: A002 - the name in the query
+        Literal["delta"], Query(description="delta: what the version adds to the base model")
+    ] = "delta",
+) -> StreamingResponse:
+    """Download a version, every byte of it verified before the first is sent."""
+    registry = context.registry
+    version = registry.versions.resolve(ref)
+    verify(registry, version)
+    name = f"memit-{version}-{format}.zip"
+    return StreamingResponse(
+        zipped(members(registry, version)),
+        media_type="application/zip",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _short(version: Version) -> Version:
+    if version.report is None:
+        return version
+    report = version.report.model_copy(update={"per_fact": []})
+    return version.model_copy(update={"report": report})

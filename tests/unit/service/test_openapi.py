@@ -1,0 +1,73 @@
+"""The description of the API: examples everywhere, problems as the answer to every error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from contracts.edits import Edit, EditRequest
+from contracts.facts import Fact
+from contracts.generation import GenerateRequest
+from contracts.settings import Settings
+from contracts.versions import AliasUpdate, Report, Version
+from service.app import create_app
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    given: dict[str, Any] = {"MEMIT_REDIS_URL": "redis://nowhere"}
+    return create_app(Settings(home=tmp_path_factory.mktemp("home"), **given)).openapi()
+
+
+def test_every_schema_has_an_example(described: dict[str, Any]) -> None:
+    def shown(schema: dict[str, Any]) -> bool:
+        if "examples" in schema or "example" in schema:
+            return True
+        fields = schema.get("properties", {}).values()
+        return bool(fields) and all("examples" in one or "$ref" in str(one) for one in fields)
+
+    schemas = described["components"]["schemas"]
+    assert len(schemas) > 20
+    assert [name for name, schema in schemas.items() if not shown(schema)] == []
+
+
+def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    shown = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
+    for model in (AliasUpdate, Edit, EditRequest, Fact, GenerateRequest, Report, Version):
+        for example in shown[model.__name__]:
+            model.model_validate(example)
+
+
+def test_every_operation_answers_errors_with_a_problem(described: dict[str, Any]) -> None:
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    assert len(operations) == 18
+    for operation in operations:
+        content = operation["responses"]["default"]["content"]
+        assert content["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+        assert "422" not in operation["responses"]
+        assert operation["summary"]
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+
+
+def test_docs_and_description_are_served(client: httpx2.Client) -> None:
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {
+        "/edits",
+        "/edits/{edit_id}",
+        "/edits/{edit_id}/events",
+        "/facts",
+        "/facts/{fact_id}",
+        "/generate",
+        "/versions",
+        "/versions/{ref}",
+        "/versions/{ref}/checkpoint",
+        "/aliases",
+        "/aliases/{name}",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }

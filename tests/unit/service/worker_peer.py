@@ -1,0 +1,223 @@
+"""What a worker does, as far as the service can see it: versions in the registry, status and
+answers in Redis. There is no model; texts and reports are the test's own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis as blocking
+
+from contracts.edits import EditEnd
+from contracts.errors import Problem
+from contracts.facts import LiveFact
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateTask,
+    StartEvent,
+    TokenEvent,
+    Usage,
+)
+from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream, worker_key
+from contracts.versions import (
+    FactReport,
+    LayerWeights,
+    Report,
+    VersionManifest,
+    VersionStatus,
+)
+from contracts.workers import WorkerStatus
+from registry.commit import ACTIVE, settle
+from registry.registry import Registry
+
+BASE = "ab" * 32
+WEIGHTS = b"not read by the service " * 100
+
+
+class Editor:
+    """Runs accepted edits on a registry: every fact is learned at once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def publish_base(self) -> str:
+        """v0, the untouched model, named by `active`."""
+        version = self._commit([], status=VersionStatus.COMMITTED)
+        self.registry.aliases.move(ACTIVE, version, 0)
+        return version
+
+    def run(self, edit_id: str, *, reject: bool = False, missed: tuple[str, ...] = ()) -> EditEnd:
+        """Take an accepted edit to its end."""
+        edits = self.registry.edits
+        accepted = edits.get(edit_id)
+        active = self.registry.aliases.get(ACTIVE)
+        assert active is not None
+        explicit = accepted.request.base
+        parent = explicit or active.version
+        on_active = parent == active.version
+        epoch = active.epoch if on_active or accepted.if_match else None
+        assert edits.start(edit_id, "editor", parent, epoch)
+        live = {fact.id: fact for fact in self.registry.ledger.live(parent)}
+        for gone in accepted.request.retract:
+            del live[gone]
+        superseded = []
+        for fact in accepted.request.facts:
+            for old in [one for one in live.values() if one.fact.key == fact.key]:
+                superseded.append((old.id, fact.id))
+                del live[old.id]
+            live[fact.id] = LiveFact(
+                id=fact.id,
+                fact=fact,
+                edit_id=edit_id,
+                since=self.registry.versions.tip() + 1,
+                learned=fact.id not in missed,
+            )
+        ids = [fact.id for fact in accepted.request.facts]
+        per_fact = [FactReport(id=one, success=one not in missed, p_new=0.9) for one in ids]
+        assert edits.begin_commit(edit_id, "editor", epoch)
+        self._commit(
+            list(live.values()),
+            status=VersionStatus.REJECTED if reject else VersionStatus.COMMITTED,
+            dry_run=accepted.request.activate is False,
+            parent=parent,
+            edit_id=edit_id,
+            added=ids,
+            retracted=accepted.request.retract,
+            superseded=superseded,
+            report=Report(facts=len(ids), success=1.0, per_fact=per_fact),
+        )
+        end = settle(self.registry, edit_id)
+        assert end is not None
+        return end
+
+    def _commit(self, live: list[LiveFact], **fields: Any) -> str:
+        blob = self.registry.blobs.put(WEIGHTS)
+        weights = LayerWeights(layer=1, module="h.1.mlp.c_proj", blob=blob, kind="dense", rank=8)
+        manifest = VersionManifest(
+            seq=self.registry.versions.tip() + 1,
+            created_at=time.time(),
+            base=BASE,
+            model="tiny",
+            dtype="float32",
+            hparams={"layers": [1]},
+            live=self.registry.ledger.put_live(live),
+            live_count=len(live),
+            weights=[weights] if live else [],
+            **fields,
+        )
+        version = self.registry.versions.commit(manifest)
+        assert version is not None
+        return version
+
+
+Script = Callable[["Engine", GenerateTask], None]
+
+
+class Engine:
+    """Takes generation tasks from Redis one by one and answers each as `script` says."""
+
+    def __init__(self, url: str, script: Script, *, name: str = "worker-1") -> None:
+        self.name = name
+        self.tasks: list[GenerateTask] = []
+        self.dropped: list[str] = []
+        self._redis = blocking.Redis.from_url(url, decode_responses=True)
+        self._script = script
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def emit(
+        self, task: GenerateTask, event: StartEvent | TokenEvent | EndEvent | ErrorEvent
+    ) -> bool:
+        """Write an event; False if nobody waits for it any more."""
+        written = self._redis.xadd(
+            output_stream(task.id), {"event": event.model_dump_json()}, nomkstream=True
+        )
+        if written is None and task.id not in self.dropped:
+            self.dropped.append(task.id)
+        return written is not None
+
+    def begin(self, task: GenerateTask) -> bool:
+        return self.emit(task, StartEvent(id=task.id, version=task.version, worker=self.name))
+
+    def finish(self, task: GenerateTask, tokens: int) -> bool:
+        usage = Usage(prompt_tokens=len(task.prompt.split()), completion_tokens=tokens)
+        return self.emit(task, EndEvent(version=task.version, finish_reason="length", usage=usage))
+
+    def report(self, *, versions: list[str], ready: bool = True, seconds: int = 60) -> None:
+        """The heartbeat."""
+        status = WorkerStatus(
+            id=self.name,
+            host="here",
+            pid=1,
+            started_at=time.time(),
+            model="tiny",
+            base=BASE,
+            dtype="float32",
+            device="cpu",
+            ready=ready,
+            edit_ready=ready,
+            versions=versions,
+            active=versions[-1] if versions else None,
+            running=2,
+            waiting=1,
+        )
+        self._redis.set(worker_key(self.name), status.model_dump_json(), ex=seconds)
+
+    def die(self) -> None:
+        """The heartbeat stops and its key expires."""
+        self._redis.delete(worker_key(self.name))
+
+    def leave(self) -> None:
+        """Take no more tasks."""
+        self._over.set()
+
+    @contextmanager
+    def running(self) -> Iterator[Engine]:
+        self._redis.xgroup_create(GENERATE_STREAM, ENGINE_GROUP, id="0", mkstream=True)
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self.leave()
+            self._thread.join()
+            self._redis.close()
+
+    def _loop(self) -> None:
+        while not self._over.is_set():
+            found: Any = self._redis.xreadgroup(
+                ENGINE_GROUP, self.name, {GENERATE_STREAM: ">"}, count=1, block=50
+            )
+            for _, rows in found or []:
+                for entry, fields in rows:
+                    self._redis.xack(GENERATE_STREAM, ENGINE_GROUP, entry)
+                    self._redis.xdel(GENERATE_STREAM, entry)
+                    task = GenerateTask.model_validate_json(fields["task"])
+                    self.tasks.append(task)
+                    self._script(self, task)
+
+
+def says(*texts: str) -> Script:
+    """Answers every task with these pieces of text."""
+
+    def script(engine: Engine, task: GenerateTask) -> None:
+        engine.begin(task)
+        for text in texts:
+            engine.emit(task, TokenEvent(text=text))
+        engine.finish(task, len(texts))
+
+    return script
+
+
+def refuses(status: int, detail: str) -> Script:
+    """Refuses every task before it starts."""
+
+    def script(engine: Engine, task: GenerateTask) -> None:
+        problem = Problem(type="/problems/refused", title="Refused", status=status, detail=detail)
+        engine.emit(task, ErrorEvent(problem=problem))
+
+    return script
