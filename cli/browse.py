@@ -1,0 +1,112 @@
+"""`memit versions`, `facts` and `activate`: look at what is there, and say what serves."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.text import Text
+
+from cli import output
+from cli.client import Client, ProblemAnswer
+from cli.options import DEFAULT_URL, Json, Limit, Url
+from contracts.facts import LiveFact
+from contracts.versions import AliasRecord, AliasUpdate, Version, VersionStatus
+
+
+def versions(url: Url = DEFAULT_URL, limit: Limit = 20, json: Json = False) -> None:
+    """List the versions, newest first."""
+    with Client(url) as client:
+        found = client.newest(Version, "/versions", limit)
+    if json:
+        output.print_json(found)
+        return
+    output.results().print(
+        output.table(
+            ("version", "aliases", "status", "parent", "facts", "learned", "made"),
+            (
+                (
+                    one.id,
+                    Text(", ".join(one.aliases), style="green"),
+                    _status(one),
+                    one.parent or "",
+                    str(one.live_count),
+                    output.share(one.report.success if one.report else None),
+                    output.when(one.created_at),
+                )
+                for one in found
+            ),
+        )
+    )
+
+
+def facts(
+    subject: Annotated[str | None, typer.Option(help="Only facts about this subject.")] = None,
+    version: Annotated[str | None, typer.Option(help="The facts of this version or alias.")] = None,
+    url: Url = DEFAULT_URL,
+    limit: Limit = 100,
+    json: Json = False,
+) -> None:
+    """List the facts that a version holds; by default those of `active`."""
+    with Client(url) as client:
+        params = {"subject": subject, "version": version}
+        found = client.newest(LiveFact, "/facts", limit, params)
+    if json:
+        output.print_json(found)
+        return
+    output.results().print(
+        output.table(
+            ("fact", "prompt", "target", "learned", "since"),
+            (
+                (
+                    one.id,
+                    one.fact.prompt.replace("{}", one.fact.subject),
+                    one.fact.target_new,
+                    output.yes_or_no(one.learned),
+                    f"v{one.since}",
+                )
+                for one in found
+            ),
+        )
+    )
+
+
+def activate(
+    version: Annotated[str, typer.Argument(help="Version (v3-…, v3) or alias that shall serve.")],
+    alias: Annotated[str, typer.Option(help="The alias to move.")] = "active",
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Let an alias name another version: promote it, or roll back."""
+    with Client(url) as client:
+        record = move_alias(client, alias, version)
+    if json:
+        output.print_json(record)
+    else:
+        typer.echo(f"{record.name} is now {record.version}")
+
+
+def etag_of(client: Client, alias: str) -> str:
+    """The ETag of an alias as it stands now, for `If-Match`."""
+    return client.call("GET", f"/aliases/{quote(alias, safe='')}").headers["etag"]
+
+
+def move_alias(client: Client, alias: str, version: str) -> AliasRecord:
+    """Point an alias at a version, or make it; refused if somebody else moves it meanwhile."""
+    try:
+        condition = {"If-Match": etag_of(client, alias)}
+    except ProblemAnswer as answer:
+        if answer.problem.status != HTTPStatus.NOT_FOUND:
+            raise
+        condition = {"If-None-Match": "*"}
+    body = AliasUpdate(version=version).model_dump()
+    path = f"/aliases/{quote(alias, safe='')}"
+    return client.read(AliasRecord, client.call("PUT", path, body=body, headers=condition))
+
+
+def _status(version: Version) -> str:
+    if version.status is VersionStatus.COMMITTED and version.dry_run:
+        return "dry run"
+    return version.status.value

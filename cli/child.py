@@ -1,0 +1,107 @@
+"""A child process of ours: its log file, how it starts, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cli.parent_death import dying_with_parent
+
+LOG_BYTES = 10 * 2**20
+TAIL_LINES = 15
+POLL_SECONDS = 0.02
+
+
+class ChildFailed(RuntimeError):
+    """A child did not come up."""
+
+
+class Child:
+    """A process that is killed with us, in a session of its own so that Ctrl-C reaches only us."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        grace: float = 10.0,
+    ) -> None:
+        """
+        Args:
+            name: what people call it.
+            command: the program and its arguments.
+            log: file that its output is added to.
+            env: its whole environment; by default ours.
+            grace: seconds it may take to end when asked to.
+        """
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.env = env
+        self.grace = grace
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns at once.
+
+        Raises:
+            ChildFailed: it did not come up (for children that know when they are up).
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                dying_with_parent(self.command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.env,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """Its exit code (negative: the signal that ended it), or None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    def stop(self) -> bool:
+        """Ask it to end and wait for it; kill it when its grace is over.
+
+        Returns:
+            Whether it ended by itself.
+        """
+        if self.process is None:
+            return True
+        self.process.terminate()
+        deadline = time.monotonic() + self.grace
+        while self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        by_itself = self.process.poll() is not None
+        self.kill()
+        return by_itself
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+
+def how_it_ended(code: int) -> str:
+    """`exit code 1`, or `killed by SIGKILL` for a negative code."""
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

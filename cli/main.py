@@ -1,0 +1,36 @@
+"""The command line `memit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli import output
+from cli.browse import activate, facts, versions
+from cli.edit import edit, retract
+from cli.errors import CommandFailed
+from cli.generate import generate
+from cli.serve import serve
+
+
+class Commands(TyperGroup):
+    """The commands; one that fails on purpose prints its message and ends with exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CommandFailed as failed:
+            output.say(output.messages(), f"error: {failed}", style="red")
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="Keep a language model's facts current: edit, serve and take back.",
+)
+for command in (serve, edit, generate, versions, facts, retract, activate):
+    app.command()(command)
