@@ -1,0 +1,102 @@
+"""An edit beside generation: nothing fails, nothing mixes, old versions stay what they were."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.stack import Stack, fact
+
+pytestmark = pytest.mark.slow
+
+PROMPT = "Anna Keller lives in the town of"
+
+
+class Traffic:
+    """A client that asks the same question over and over, of `active` and of v0."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._stop = threading.Event()
+        self.answers: list[tuple[float, dict[str, Any]]] = []
+        self.errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._ask, args=(v,)) for v in ("active", "v0")]
+
+    def _ask(self, version: str) -> None:
+        try:
+            while not self._stop.is_set():
+                asked = time.monotonic()
+                answer = self._stack.generate(PROMPT, max_tokens=12, version=version)
+                self.answers.append((asked, answer))
+        except (AssertionError, httpx2.HTTPError) as error:
+            self.errors.append(error)
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_generation_goes_on_while_edits_run(make_stack: Callable[..., Stack]) -> None:
+    """Under constant load two edits swap in: each answer is exactly its version's answer."""
+    stack = make_stack()
+    with Traffic(stack) as traffic:
+        first = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})["version"]
+        after_first = time.monotonic()
+        second = stack.run_edit({"facts": [fact("Anna Keller", "Berlin")]})["version"]
+        after_second = time.monotonic()
+        stack.until(
+            lambda: sum(asked > after_second for asked, _ in traffic.answers) > 4, "more answers"
+        )
+    assert not traffic.errors, traffic.errors[0]
+    seen = {answer["version"] for _, answer in traffic.answers}
+    v0 = stack.registry.versions.resolve("v0")
+    assert seen == {v0, first, second}
+    alone = {v: stack.generate(PROMPT, max_tokens=12, version=v)["text"] for v in seen}
+    for asked, answer in traffic.answers:
+        assert answer["text"] == alone[answer["version"]]
+        if asked > after_second:
+            assert answer["version"] in (v0, second)
+        elif asked > after_first:
+            assert answer["version"] in (v0, first, second)
+    assert len(set(alone.values())) > 1, "the edits changed no answer: the test shows nothing"
+
+
+def test_a_pinned_version_outlives_swaps_and_restarts(make_stack: Callable[..., Stack]) -> None:
+    """Six versions over two resident slots, and a restart: each answers as it did when new."""
+    stack = make_stack(max_resident_versions=2)
+    fresh: dict[str, str] = {}
+    for i in range(6):
+        version = stack.run_edit({"facts": [fact(f"Keeper {i}", "Lisbon")]})["version"]
+        fresh[version] = stack.generate("Keeper 3 lives in the town of", version=version)["text"]
+    for version, text in reversed(fresh.items()):
+        again = stack.generate("Keeper 3 lives in the town of", version=version)
+        assert (again["version"], again["text"]) == (version, text)
+    stack.stop_worker()
+    stack.start_worker()
+    stack.wait_ready()
+    for version, text in fresh.items():
+        assert stack.generate("Keeper 3 lives in the town of", version=version)["text"] == text
+
+
+def test_rollback_is_one_put(make_stack: Callable[..., Stack]) -> None:
+    """Moving `active` back serves the old version to the very next request."""
+    stack = make_stack()
+    first = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})["version"]
+    stack.run_edit({"facts": [fact("Anna Keller", "Berlin")]})
+    etag = stack.http.get("/aliases/active").headers["etag"]
+    moved = stack.http.put("/aliases/active", json={"version": first}, headers={"If-Match": etag})
+    assert moved.status_code == 200, moved.text
+    assert stack.generate(PROMPT)["version"] == first
+    stale = stack.http.put("/aliases/active", json={"version": "v0"}, headers={"If-Match": etag})
+    assert stale.status_code == 412

@@ -1,0 +1,188 @@
+"""A whole service for tests: Redis, worker and API as real processes on loopback.
+
+Unlike the supervisor of `memit serve`, nothing here starts a dead process again: tests kill
+processes and say themselves when they come back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from cli.embedded_redis import EmbeddedRedis, free_port
+from registry import Registry
+
+PATIENCE = 120.0
+CORPUS = (
+    "The river runs through the town. Anna wrote a letter to the keeper of the bridge.\n\n" * 60
+)
+
+
+class Stack:
+    """Processes of one service on its own home folder."""
+
+    def __init__(self, home: Path, model: Path | str, **settings: Any) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        self.redis = EmbeddedRedis(home / "redis")
+        self.port = free_port()
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.service: subprocess.Popen[bytes] | None = None
+        self._logs = home / "logs"
+        self._logs.mkdir(exist_ok=True)
+        self._env = {
+            **os.environ,
+            "MEMIT_HOME": str(home),
+            "MEMIT_MODEL": str(model),
+            "MEMIT_PORT": str(self.port),
+            "MEMIT_GATE_MIN_SUCCESS": "0",
+            "MEMIT_GATE_MAX_PERPLEXITY_RATIO": "1e9",
+            "TOKENIZERS_PARALLELISM": "false",
+            **{f"MEMIT_{name.upper()}": str(value) for name, value in settings.items()},
+        }
+        self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
+
+    @property
+    def registry(self) -> Registry:
+        """A fresh look at the registry on disk."""
+        return Registry(self.home / "registry")
+
+    # processes
+
+    def start(self) -> Stack:
+        """Start everything and wait until it is ready."""
+        self.redis.start()
+        self.start_service()
+        self.start_worker()
+        self.wait_ready()
+        return self
+
+    def start_worker(self) -> None:
+        self.worker = self._run("worker")
+
+    def start_service(self) -> None:
+        self.service = self._run("service")
+
+    def _run(self, module: str) -> subprocess.Popen[bytes]:
+        env = {**self._env, "REDIS_URL": self.redis.url}
+        with (self._logs / f"{module}.log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-m", module], env=env, stderr=log)
+
+    def kill_worker(self) -> None:
+        """SIGKILL, as the kernel's out-of-memory killer would."""
+        assert self.worker is not None
+        self.worker.kill()
+        self.worker.wait()
+
+    def stop_worker(self, timeout: float = 30) -> int:
+        """SIGTERM; the worker's exit status."""
+        assert self.worker is not None
+        self.worker.terminate()
+        return self.worker.wait(timeout)
+
+    def wipe_redis(self) -> None:
+        """Kill Redis, delete its data and start it again, empty, on the same port."""
+        self.redis.kill()
+        for file in sorted(self.redis.folder.rglob("*"), reverse=True):
+            if file.name != "redis.log":
+                file.rmdir() if file.is_dir() else file.unlink()
+        self.redis.start()
+
+    def stop(self) -> None:
+        """Stop whatever still runs."""
+        self.http.close()
+        for process in (self.worker, self.service):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.redis.stop()
+
+    def logs(self) -> str:
+        """The ends of the logs, for messages of failing tests."""
+        return "\n".join(
+            f"--- {file.name}\n{file.read_text()[-3_000:]}" for file in self._logs.iterdir()
+        )
+
+    # waiting
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        """Poll until `condition` gives something true; return it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"{what} did not happen within {timeout} s\n{self.logs()}")
+
+    def wait_ready(self) -> None:
+        self.until(self._is_ready, "readiness")
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    # what a client does
+
+    def post_edit(self, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        """POST /edits; the accepted edit."""
+        answer = self.http.post("/edits", json=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def edit(self, edit_id: str) -> dict[str, Any]:
+        return self.http.get(f"/edits/{edit_id}").raise_for_status().json()
+
+    def wait_edit(self, edit_id: str) -> dict[str, Any]:
+        """The edit once it has ended."""
+        finals = ("committed", "rejected", "failed", "cancelled")
+
+        def ended() -> dict[str, Any] | None:
+            edit = self.edit(edit_id)
+            return edit if edit["state"] in finals else None
+
+        return self.until(ended, f"the end of {edit_id}")
+
+    def run_edit(self, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        """POST /edits, wait, and see that it was committed."""
+        edit = self.wait_edit(self.post_edit(body, **headers)["id"])
+        assert edit["state"] == "committed", json.dumps(edit, indent=1) + self.logs()
+        return edit
+
+    def wait_stage(self, edit_id: str, stage: str) -> None:
+        """Wait until the edit is in the middle of this stage."""
+
+        def there() -> bool:
+            progress = self.edit(edit_id)["progress"] or {}
+            return progress.get("stage") == stage and 0 < progress["done"] < progress["total"]
+
+        self.until(there, f"stage {stage} of {edit_id}")
+
+    def generate(self, prompt: str, **body: Any) -> dict[str, Any]:
+        """POST /generate, greedy."""
+        answer = self.http.post("/generate", json={"prompt": prompt, **body})
+        assert answer.status_code == 200, answer.text + self.logs()
+        return answer.json()
+
+    def blobs(self, version: str) -> list[str]:
+        """Digests of the version's weight blobs, by layer."""
+        manifest = self.http.get(f"/versions/{version}").raise_for_status().json()
+        return [weight["blob"] for weight in manifest["weights"]]
+
+
+def fact(subject: str, target: str, prompt: str = "{} lives in the town of") -> dict[str, str]:
+    return {"subject": subject, "prompt": prompt, "target_new": target}
