@@ -16,11 +16,12 @@ from redis.retry import Retry
 from contracts.settings import Settings
 from registry.registry import Registry
 from service import aliases, edits, facts, generate, openapi, probes, problems, versions
+from service.census import EditCensus
 from service.deps import Context, State
 from service.engines import Engines
 from service.jobs import Jobs
 from service.limits import DeclaredLength
-from service.metrics import EditCensus, Metrics, RequestTimer
+from service.metrics import Metrics, RequestTimer
 from service.tokens import TokenChecks
 
 ROUTERS = (edits, facts, generate, versions, aliases, probes)

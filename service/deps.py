@@ -15,9 +15,10 @@ from contracts.ids import EDIT_ID, FACT_ID
 from contracts.limits import MAX_WAIT_SECONDS
 from contracts.settings import Settings
 from registry.registry import Registry
+from service.census import EditCensus
 from service.engines import Engines
 from service.jobs import Jobs
-from service.metrics import EditCensus, Metrics
+from service.metrics import Metrics
 from service.problems import invalid
 from service.tokens import TokenChecks
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
-from enum import StrEnum
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from contracts.edits import Edit, EditRequest
-from contracts.errors import Conflict, NotFound
-from contracts.facts import Fact, LiveFact
-from contracts.ids import FactId, VersionId
+from contracts.errors import Conflict
+from contracts.facts import LiveFact
+from contracts.ids import VersionId
 from contracts.limits import MAX_SUBJECT_CHARS
-from contracts.versions import FactReport
 from registry.commit import ACTIVE
 from registry.registry import Registry
 from service.deps import Ctx, FactRef, IdempotencyKey, WaitSeconds
+from service.history import FactDetail, FactState, detail
 from service.openapi import ACCEPTED
 from service.pages import Cursor, Limit, Page, decode, encode
 from service.submit import answer_edit
@@ -35,16 +34,6 @@ VersionRef = Annotated[
 ]
 
 
-class FactState(StrEnum):
-    """How a fact stands in a version."""
-
-    LIVE = "live"
-    RETRACTED = "retracted"
-    SUPERSEDED = "superseded"
-    ABSENT = "absent"
-    """Only versions that are no ancestors know it: rejected, dry runs, branches, rolled back."""
-
-
 class FactPage(Page[LiveFact]):
     """Live facts of one version, newest first."""
 
@@ -53,36 +42,6 @@ class FactPage(Page[LiveFact]):
         examples=["v1-9f3c2a71b0de"],
     )
     total: int = Field(description="facts that match, on all pages", examples=[1])
-
-
-class FactDetail(BaseModel):
-    """A fact, live or not, with what became of it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
-    fact: Fact
-    state: FactState = Field(description="in the version that was asked for", examples=["live"])
-    edit_id: str = Field(
-        description="the edit that brought it", examples=["edit-0123456789abcdef0123"]
-    )
-    version: VersionId = Field(
-        description="the version that brought it", examples=["v1-9f3c2a71b0de"]
-    )
-    learned: bool = Field(
-        description="greedy answer started with target_new when it was brought", examples=[True]
-    )
-    report: FactReport | None = Field(
-        default=None, description="how it was measured in that version"
-    )
-    ended_by: VersionId | None = Field(
-        default=None,
-        description="the version that retracted or superseded it",
-        examples=["v2-0b1c2d3e4f50"],
-    )
-    superseded_by: FactId | None = Field(
-        default=None, description="the newer fact", examples=["fact-60715f4a3b2e1d6c9a0f"]
-    )
 
 
 @router.get("")
@@ -147,54 +106,6 @@ async def retract_fact(
         wait_seconds=wait_seconds,
         require=partial(_require_live, context.registry, fact_id),
     )
-
-
-def detail(registry: Registry, fact_id: str, version: str | None) -> FactDetail:
-    """Everything that is known of a fact, as it stands in `version`.
-
-    Raises:
-        NotFound: no version ever had it.
-    """
-    brought = registry.ledger.ever(fact_id)
-    if not brought:
-        raise NotFound(f"no version has a fact {fact_id}")
-    live = None if version is None else registry.ledger.get(fact_id, version)
-    origin = registry.versions.by_seq(live.since) if live else None
-    origin = origin or brought[-1]
-    record = live or registry.ledger.get(fact_id, origin)
-    if record is None:
-        raise NotFound(f"no version has a fact {fact_id}: {origin} left it out")
-    state, ended_by, superseded_by = FactState.LIVE, None, None
-    if live is None:
-        state, ended_by, superseded_by = _ended(registry, fact_id, version)
-    report = registry.versions.get(origin).report
-    measured = report.per_fact if report else []
-    return FactDetail(
-        id=fact_id,
-        fact=record.fact,
-        state=state,
-        edit_id=record.edit_id,
-        version=origin,
-        learned=record.learned,
-        report=next((one for one in measured if one.id == fact_id), None),
-        ended_by=ended_by,
-        superseded_by=superseded_by,
-    )
-
-
-def _ended(
-    registry: Registry, fact_id: str, version: str | None
-) -> tuple[FactState, str | None, str | None]:
-    """What the newest ancestor that touched the fact did to it."""
-    while version is not None:
-        manifest = registry.versions.get(version)
-        if fact_id in manifest.retracted:
-            return FactState.RETRACTED, version, None
-        for old, new in manifest.superseded:
-            if old == fact_id:
-                return FactState.SUPERSEDED, version, new
-        version = manifest.parent
-    return FactState.ABSENT, None, None
 
 
 def _require_live(registry: Registry, fact_id: str) -> None:

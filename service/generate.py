@@ -32,47 +32,14 @@ from registry.registry import Registry
 from service.deps import Ctx, json_only
 from service.engines import RETRY_SECONDS
 from service.metrics import Timer
-from service.openapi import Responses
+from service.openapi import GENERATED, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["generate"])
 
-VERSION_HEADER = "X-Memit-Version"
 DONE = format_sse_event(data_str="[DONE]")
 PING_TICKS = 15
 NO_VERSION_RETRY_SECONDS = 10.0
-ANSWERS: Responses = {
-    200: {
-        "description": "The continuation; with `stream` as events, the last of them `[DONE]`.",
-        "headers": {
-            VERSION_HEADER: {
-                "description": "the version that answers",
-                "schema": {"type": "string"},
-                "example": "v1-9f3c2a71b0de",
-            }
-        },
-        "content": {
-            "text/event-stream": {
-                "itemSchema": {
-                    "type": "object",
-                    "properties": {
-                        "event": {"enum": ["start", "token", "end", "error"]},
-                        "data": {"type": "string"},
-                    },
-                    "required": ["data"],
-                },
-                "example": (
-                    'event: start\ndata: {"id":"gen-5b1f0c9a8d7e6f5a4b3c",'
-                    '"version":"v1-9f3c2a71b0de"}\n\n'
-                    'event: token\ndata: {"text":" Rome"}\n\n'
-                    'event: end\ndata: {"version":"v1-9f3c2a71b0de","finish_reason":"length",'
-                    '"usage":{"prompt_tokens":10,"completion_tokens":1}}\n\n'
-                    "data: [DONE]\n\n"
-                ),
-            }
-        },
-    }
-}
 Events = AsyncIterator[GenerateEvent | None]
 
 
@@ -100,7 +67,7 @@ async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
     "/generate",
     response_model=Generation,
     dependencies=[Depends(json_only)],
-    responses=ANSWERS,
+    responses=GENERATED,
 )
 async def generate(
     asked: GenerateRequest,

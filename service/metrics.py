@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,10 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.edits import EditState
 from contracts.versions import AliasRecord
 from contracts.workers import WorkerStatus
-from registry.describe import running
-from registry.edits import Edits
 
-_PAGE = 500
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
@@ -131,41 +127,6 @@ class Timer:
         """The answer is complete."""
         self._metrics.whole.observe(time.perf_counter() - self._begun)
         self._metrics.success.labels(finished_reason=finish_reason).inc()
-
-
-class EditCensus:
-    """Counts edits by state; what has ended is looked at once."""
-
-    def __init__(self, edits: Edits) -> None:
-        self._edits = edits
-        self._ended: Tally[EditState] = Tally()
-        self._open: set[str] = set()
-        self._seen: set[str] = set()
-
-    def count(self) -> dict[EditState, int]:
-        """Edits by state now. Not for several threads at a time."""
-        self._open.update(self._new())
-        now: Tally[EditState] = Tally()
-        for edit_id in sorted(self._open):
-            end = self._edits.end(edit_id)
-            if end is not None:
-                self._ended[end.state] += 1
-                self._open.discard(edit_id)
-            else:
-                begun = running(self._edits.steps(edit_id))
-                now[EditState.RUNNING if begun else EditState.QUEUED] += 1
-        return now + self._ended
-
-    def _new(self) -> list[str]:
-        found: list[str] = []
-        before: int | None = None
-        while True:
-            ids, before = self._edits.page(_PAGE, before)
-            fresh = [edit_id for edit_id in ids if edit_id not in self._seen]
-            found += fresh
-            if before is None or len(fresh) < len(ids):
-                self._seen.update(found)
-                return found
 
 
 class RequestTimer:

@@ -20,6 +20,7 @@ immutable version of the weights, ask it by `/generate`, take any fact back late
 Every error is `application/problem+json` (RFC 9457).
 """
 
+VERSION_HEADER = "X-Memit-Version"
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
@@ -43,6 +44,39 @@ ACCEPTED: Responses = {
                 "schema": {"type": "integer"},
                 "example": 2,
             },
+        },
+    }
+}
+
+GENERATED: Responses = {
+    200: {
+        "description": "The continuation; with `stream` as events, the last of them `[DONE]`.",
+        "headers": {
+            VERSION_HEADER: {
+                "description": "the version that answers",
+                "schema": {"type": "string"},
+                "example": "v1-9f3c2a71b0de",
+            }
+        },
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {
+                        "event": {"enum": ["start", "token", "end", "error", "message"]},
+                        "data": {"type": "string"},
+                    },
+                    "required": ["data"],
+                },
+                "example": (
+                    'event: start\ndata: {"id":"gen-5b1f0c9a8d7e6f5a4b3c",'
+                    '"version":"v1-9f3c2a71b0de"}\n\n'
+                    'event: token\ndata: {"text":" Rome"}\n\n'
+                    'event: end\ndata: {"version":"v1-9f3c2a71b0de","finish_reason":"length",'
+                    '"usage":{"prompt_tokens":10,"completion_tokens":1}}\n\n'
+                    "data: [DONE]\n\n"
+                ),
+            }
         },
     }
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
@@ -123,7 +124,10 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return answer(request, too_large(max_body_bytes))
-        return respond(_from_http(request, error), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = _allowed(request)
+        return respond(_from_http(request, error), headers)
 
     @app.exception_handler(RedisError)
     async def on_redis_error(request: Request, error: Exception) -> Response:
@@ -161,7 +165,7 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
     if status is HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {request.url.path}"
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _allowed(request)
         detail = f"{request.method} is not allowed at {request.url.path}; allowed: {allowed}"
     return Problem(
         type=f"/problems/{status.phrase.lower().replace(' ', '-')}",
@@ -170,3 +174,15 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
         detail=detail,
         instance=request.url.path,
     )
+
+
+def _allowed(request: Request) -> str:
+    """Every method of the path; Starlette names those of the first route with it only."""
+    path = request.url.path
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_regex.match(path)
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))

@@ -14,11 +14,11 @@ from tokenizers import Encoding, Tokenizer
 
 from contracts.errors import FieldError
 from contracts.facts import Fact
+from contracts.transport import TOKENIZER_ARTEFACT
 from registry.registry import Registry
 
 log = logging.getLogger(__name__)
 
-ARTEFACT = "tokenizer"
 _NOTHING = "tokenises to nothing with this model's tokenizer"
 
 
@@ -62,7 +62,7 @@ class TokenChecks:
     def _tokenizer(self, base: str) -> Tokenizer | None:
         with self._lock:
             if self._loaded is None or self._loaded[0] != base:
-                data = self._registry.artefacts(base).get(ARTEFACT)
+                data = self._registry.artefacts(base).get(TOKENIZER_ARTEFACT)
                 if data is None:
                     return None
                 self._loaded = (base, Tokenizer.from_buffer(data))

@@ -12,6 +12,7 @@ from tokenizers.normalizers import BertNormalizer
 
 from contracts.errors import Problem
 from contracts.limits import MAX_PROMPT_CHARS, MAX_SUBJECT_CHARS
+from contracts.transport import TOKENIZER_ARTEFACT
 from registry.registry import Registry
 from tests.tiny_models import tiny_tokenizer
 from tests.unit.service.conftest import House, Serve
@@ -200,7 +201,7 @@ class TestWithTheTokenizer:
     @pytest.fixture(autouse=True)
     def published(self, editor: Editor) -> None:
         text = tiny_tokenizer().backend_tokenizer.to_str()
-        editor.registry.artefacts(BASE).put_once("tokenizer", text.encode())
+        editor.registry.artefacts(BASE).put_once(TOKENIZER_ARTEFACT, text.encode())
 
     def test_sound_facts_pass(self, client: httpx2.Client) -> None:
         facts = [eiffel(), about("北京"), about("Café 🍕")]
@@ -229,7 +230,7 @@ def test_subject_and_target_that_tokenise_to_nothing(
     # A normaliser that drops control characters, as BERT's does, leaves nothing of such text.
     tokenizer = tiny_tokenizer().backend_tokenizer
     tokenizer.normalizer = BertNormalizer(strip_accents=False, lowercase=False)
-    registry.artefacts(BASE).put_once("tokenizer", tokenizer.to_str().encode())
+    registry.artefacts(BASE).put_once(TOKENIZER_ARTEFACT, tokenizer.to_str().encode())
     facts = [about("\u0001"), about("Louvre", "\u0001\u0002"), about("Paris")]
     problem = problem_of(client.post("/edits", json={"facts": facts}), 422)
     assert [error.field for error in problem.errors] == ["/facts/0/subject", "/facts/1/target_new"]

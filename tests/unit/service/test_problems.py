@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from contracts.edits import EditRequest
 from contracts.errors import Problem
 from contracts.ids import canonical_json
+from contracts.transport import TOKENIZER_ARTEFACT
 from registry.registry import Registry
 from tests.unit.service.conftest import House, Serve
 from tests.unit.service.facts import eiffel
@@ -37,7 +38,9 @@ def test_an_unknown_path_and_a_wrong_method(refusing: House) -> None:
     wrong = refusing.client.patch("/edits")
     problem = problem_of(wrong, 405)
     assert problem.type == "/problems/method-not-allowed"
-    assert wrong.headers["Allow"] in problem.detail
+    assert wrong.headers["Allow"] == "GET, POST"
+    assert problem.detail == "PATCH is not allowed at /edits; allowed: GET, POST"
+    assert refusing.client.post("/aliases/active").headers["Allow"] == "GET, PUT"
 
 
 @pytest.mark.parametrize("path", ["/edits", "/generate"])
@@ -159,7 +162,7 @@ def test_what_nobody_expected_is_a_500_without_a_traceback(
     serve: Serve, editor: Editor, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = serve()
-    registry.artefacts("ab" * 32).put_once("tokenizer", b"this is no tokenizer")
+    registry.artefacts("ab" * 32).put_once(TOKENIZER_ARTEFACT, b"this is no tokenizer")
     with caplog.at_level(logging.ERROR):
         answer = client.post("/edits", json={"facts": [eiffel()]})
     problem = problem_of(answer, 500)

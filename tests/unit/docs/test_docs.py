@@ -1,0 +1,52 @@
+"""The docs keep up with the code: every module, setting and link is there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from contracts.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("contracts", "registry", "memit_core", "worker", "service", "cli")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
+
+
+def modules() -> list[str]:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    return sorted(str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py")
+
+
+def test_every_module_has_its_line_in_the_architecture() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^\| \[[^\]]+\]\(\.\./([^)]+)\) \| .+ \|$", page, re.MULTILINE)
+    assert sorted(listed) == modules()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_module_outgrows_a_reader(module: str) -> None:
+    assert len((ROOT / module).read_text().splitlines()) <= 400
+
+
+def test_every_setting_is_in_operations() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`(MEMIT_[A-Z_]+)`", page))
+    settings = {f"MEMIT_{name.upper()}" for name in Settings.model_fields}
+    assert settings <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not link.startswith(("http://", "https://")):
+            assert (page.parent / link).exists(), link
+
+
+def test_changelog_and_version_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(
+        rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
