@@ -83,13 +83,14 @@ class Histories(RuleBasedStateMachine):
             self.attempts.append((store, stages))
 
     @precondition(lambda self: self.attempts)
-    @rule(pick=PICK, dies_at=DEATH)
-    def go_on(self, pick: int, dies_at: int | None) -> None:
-        index = pick % len(self.attempts)
+    @rule(pick=PICK, steps=st.integers(1, 3), dies_at=DEATH)
+    def go_on(self, pick: int, steps: int, dies_at: int | None) -> None:
+        index = -1 - pick % len(self.attempts)
         store, stages = self.attempts[index]
         store.puts_left = dies_at
         try:
-            next(stages)
+            for _ in range(steps):
+                next(stages)
         except (StopIteration, Killed):
             del self.attempts[index]
         else:
@@ -217,7 +218,7 @@ def check(registry: Registry) -> None:
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no defect
