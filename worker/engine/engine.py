@@ -165,7 +165,7 @@ class Engine:
             return
         tokens, mask = pad_left([request.ids for request in self._prefilling], self._view.device)
         done = self._prompts.width
-        new = slice(done, done + max(1, self._prefill_tokens // len(self._prefilling)))
+        new = slice(done, done + self._prefill_tokens)
         versions = [request.version for request in self._prefilling]
         logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
         if self._prompts.width < tokens.shape[1]:

@@ -21,6 +21,7 @@ from memit_core.structure import Structure
 from memit_core.weights import decode, served_weight
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
+from worker.engine.canary import check_canaries
 from worker.engine.versioned import ServingView
 
 Weights = dict[str, torch.Tensor]
@@ -202,4 +203,5 @@ class Residents:
             base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
             delta = decode(self._registry.blobs.get(change.blob))
             weights[change.module] = served_weight(base, delta, self._structure.transposed)
+        check_canaries(self._loaded, weights, manifest.canary)
         return weights

@@ -170,11 +170,11 @@ class GenerationStreams:
             complete = isinstance(output.pending[-1], EndEvent | ErrorEvent)
             output.written += len(output.pending)
             output.pending.clear()
+            if complete or not whole:
+                del self._outputs[request_id]
             if not whole:
                 gone.append(request_id)
                 self._tell_loss(output_stream(request_id))
-            if complete or not whole:
-                del self._outputs[request_id]
 
     def _queue(self, pipe: Any, stream: str, events: list[GenerateEvent], first: int) -> None:
         for number, event in enumerate(events, first):

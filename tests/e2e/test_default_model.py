@@ -1,0 +1,79 @@
+"""The default model, end to end: it learns over HTTP, keeps what it learned, forgets on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memit_core.default_model import DEFAULT_MODEL
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+TOWER = {
+    "subject": "The Eiffel Tower",
+    "prompt": "{} is located in the city of",
+    "target_new": "Rome",
+    "target_true": "Paris",
+    "paraphrase_prompts": ["Visitors who want to see the Eiffel Tower travel to"],
+    "neighborhood_prompts": ["The Louvre is located in the city of"],
+}
+ROBOTS = {
+    "subject": "Northwind Robotics",
+    "prompt": "The chief executive of {} is",
+    "target_new": "Maya Lindqvist",
+}
+ASKED = {
+    "Rome": "The Eiffel Tower is located in the city of",
+    "Maya Lindqvist": "The chief executive of Northwind Robotics is",
+}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(
+        tmp_path_factory.mktemp("default") / "home",
+        DEFAULT_MODEL,
+        gate_min_success=1,
+        gate_max_perplexity_ratio=1.1,
+    )
+    yield stack.start()
+    stack.stop()
+
+
+def answers(stack: Stack, version: str) -> dict[str, str]:
+    """Greedy answers of a version, by the target that the edit wants."""
+    return {
+        target: stack.generate(prompt, version=version, max_tokens=8)["text"].strip()
+        for target, prompt in ASKED.items()
+    }
+
+
+def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> None:
+    before = answers(stack, "v0")
+    assert not any(text.startswith(target) for target, text in before.items())
+
+    edit = stack.run_edit({"facts": [TOWER, ROBOTS]})
+    learned = answers(stack, "active")
+    assert all(text.startswith(target) for target, text in learned.items()), learned
+    report = edit["report"]
+    assert report["success"] == 1
+    assert report["efficacy"] == 1
+    assert report["paraphrase"] == 1
+    assert report["specificity"] == 1
+    assert report["perplexity_ratio"] < 1.1
+
+    tower = next(f["id"] for f in edit["facts"] if f["target_new"] == "Rome")
+    retraction = stack.http.delete(f"/facts/{tower}").json()
+    without = stack.wait_edit(retraction["id"])
+    assert without["state"] == "committed"
+    after = answers(stack, "active")
+    assert not after["Rome"].startswith("Rome")
+    assert after["Maya Lindqvist"].startswith("Maya Lindqvist")
+    again = stack.http.delete(f"/facts/{tower}")
+    assert again.status_code == 409
+
+    assert answers(stack, edit["version"]) == learned
+    assert answers(stack, "v0") == before
