@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -21,7 +22,10 @@ class CanaryFailed(ValueError):
 
 
 def check_canaries(
-    loaded: LoadedModel, weights: Mapping[str, torch.Tensor], canaries: Sequence[Canary]
+    loaded: LoadedModel,
+    tokenizer: Any,
+    weights: Mapping[str, torch.Tensor],
+    canaries: Sequence[Canary],
 ) -> None:
     """Ask the recorded prompts again on `weights` (by module path), away from the serving view.
 
@@ -35,7 +39,7 @@ def check_canaries(
         set_weight(view, path, weight)
     tolerance = TOLERANCE.get(loaded.dtype, HALF_TOLERANCE)
     for canary in canaries:
-        token, logprob = next_token(view, loaded.tokenizer, canary.prompt)
+        token, logprob = next_token(view, tokenizer, canary.prompt)
         # Two tokens may be as good as equal: the log-probability decides, not the token alone.
         if abs(logprob - canary.logprob) > tolerance:
             raise CanaryFailed(

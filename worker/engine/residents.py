@@ -6,6 +6,7 @@ the serving view changes only when nothing runs on it. `ensure` and `held` may b
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections import deque
@@ -63,6 +64,9 @@ class Residents:
         self._limit = limit
         self._rebuild = rebuild
         self._rebuilding = threading.Lock()
+        # A fast tokenizer must not be used by two threads at once, and edits use the loaded one.
+        self._tokenizer = copy.deepcopy(loaded.tokenizer)
+        self._checking = threading.Lock()
         self._leases: dict[VersionId, int] = {}  # least recently used first
         self._loading: dict[VersionId, Future[Weights]] = {}
         self._draining: VersionId | None = None
@@ -203,5 +207,6 @@ class Residents:
             base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
             delta = decode(self._registry.blobs.get(change.blob))
             weights[change.module] = served_weight(base, delta, self._structure.transposed)
-        check_canaries(self._loaded, weights, manifest.canary)
+        with self._checking:
+            check_canaries(self._loaded, self._tokenizer, weights, manifest.canary)
         return weights

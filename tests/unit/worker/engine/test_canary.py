@@ -26,6 +26,6 @@ def test_the_made_weights_pass_and_others_do_not() -> None:
     token, logprob = next_token(view, loaded.tokenizer, PROMPT)
     canary = Canary(prompt=PROMPT, token_id=token, logprob=logprob)
 
-    check_canaries(loaded, {path: edited}, [canary])
+    check_canaries(loaded, loaded.tokenizer, {path: edited}, [canary])
     with pytest.raises(CanaryFailed, match="Anna Keller"):
-        check_canaries(loaded, {path: base}, [canary])
+        check_canaries(loaded, loaded.tokenizer, {path: base}, [canary])
