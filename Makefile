@@ -45,11 +45,14 @@ check: setup ## Format, lint, types, import rules and the fast tests
 	@echo "== import rules"; $(BIN)/lint-imports
 	@echo "== fast tests";   $(BIN)/python -m pytest -m 'not slow'
 
-# A project name of its own: `down --volumes` must never touch the volumes of a running service.
+# A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test
+compose-test: export MEMIT_PORT = 0
 compose-test: ## Start the containers, run docker/e2e.sh against them, take them down (needs Docker)
-	@trap 'docker compose down --volumes' EXIT; \
-	docker compose up --detach --build --wait --wait-timeout 600 && bash docker/e2e.sh
+	@trap 'docker compose down --volumes --rmi local' EXIT; trap 'exit 130' INT TERM; \
+	docker compose up --detach --build --wait --wait-timeout 900 \
+	  || { docker compose logs --tail 40; exit 1; }; \
+	bash docker/e2e.sh
 
 clean: ## Remove .venv and all caches, not the models and not your data
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

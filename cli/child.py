@@ -101,6 +101,10 @@ class Child:
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
+    def last_line(self) -> str:
+        """The last line of its log, empty if there is none; a progress bar's last state."""
+        return self.tail().rpartition("\n")[2]
+
 
 def how_it_ended(code: int) -> str:
     """`exit code 1`, or `killed by SIGKILL` for a negative code."""

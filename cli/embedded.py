@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cli.child import Child
 from cli.embedded_redis import EmbeddedRedis, free_port
@@ -20,9 +21,20 @@ API_GRACE = 5.0
 WORKER_GRACE = 10.0
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """The service as children of a supervisor."""
+
+    supervisor: Supervisor
+    url: str
+    """Where the API will answer."""
+    redis_url: str
+    worker: Child
+
+
 @contextmanager
-def embedded(settings: Settings, report: Callable[[str], None]) -> Iterator[tuple[Supervisor, str]]:
-    """The supervisor of the service, not yet running, and the URL where the service will answer.
+def embedded(settings: Settings, report: Callable[[str], None]) -> Iterator[Embedded]:
+    """The service, not yet running: that is for its supervisor to do.
 
     The home is locked until the context ends. A Redis of our own is among the children unless
     `settings` name one.
@@ -42,9 +54,9 @@ def embedded(settings: Settings, report: Callable[[str], None]) -> Iterator[tupl
             settings = settings.model_copy(
                 update={"redis_url": redis.url, "redis_password_file": None}
             )
-        children.append(python_child("worker", settings, WORKER_GRACE))
-        children.append(python_child("service", settings, API_GRACE))
-        yield Supervisor(children, report), url
+        worker = python_child("worker", settings, WORKER_GRACE)
+        children += [worker, python_child("service", settings, API_GRACE)]
+        yield Embedded(Supervisor(children, report), url, _redis_url(settings), worker)
 
 
 def url_of(host: str, port: int) -> str:
@@ -61,6 +73,13 @@ def environment_of(settings: Settings) -> dict[str, str]:
         if value is not None:
             ours[f"MEMIT_{name.upper()}"] = str(value)
     return ours
+
+
+def _redis_url(settings: Settings) -> str:
+    try:
+        return settings.redis()
+    except OSError as error:
+        raise CommandFailed(f"redis_password_file: {error}") from None
 
 
 def python_child(package: str, settings: Settings, grace: float) -> Child:

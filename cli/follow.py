@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -19,12 +18,13 @@ from rich.progress import Progress as Bars
 
 from cli.client import Client, Disconnected
 from cli.output import say
-from contracts.edits import Edit, Progress
+from contracts.edits import Edit, EditState, Progress
 
 LOST_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 STAGES = {
     "prepare": "plan the facts",
+    "templates": "sample contexts",
     "covariance": "measure the old memory",
     "z": "optimise z",
     "insert": "insert into the layers",
@@ -51,7 +51,10 @@ def follow(client: Client, edit_id: str, console: Console) -> Edit:
                     if event.event == "progress":
                         bars.show(Progress.model_validate_json(event.data))
                     elif event.event == "end":
-                        return Edit.model_validate_json(event.data)
+                        ended = Edit.model_validate_json(event.data)
+                        if ended.state is EditState.COMMITTED:
+                            bars.finish()
+                        return ended
             except Disconnected:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > LOST_SECONDS:
@@ -81,21 +84,14 @@ class StageBars:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self._finish()
+    def __exit__(self, *exception: object) -> None:
         self._bars.stop()
 
     def show(self, progress: Progress) -> None:
         """Bring the bars to where the edit is."""
         title = STAGES.get(progress.stage, progress.stage)
         if progress.stage != self._stage:
-            self._finish()
+            self.finish()
             self._stage = progress.stage
             self._task = self._bars.add_task(title, total=progress.total, note="")
             if not self._console.is_terminal:
@@ -104,7 +100,8 @@ class StageBars:
             self._task, completed=progress.done, total=progress.total, note=_note(progress)
         )
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """The stage that is shown is done."""
         task = self._bars.tasks[self._task]
         total = task.total or 1
         self._bars.update(self._task, completed=total, total=total, note=_loss_only(task.fields))

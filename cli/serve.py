@@ -54,11 +54,11 @@ def serve(
     def report(line: str) -> None:
         output.say(console, line)
 
-    with embedded(settings, report) as (supervisor, url):
-        stop_on_signals(supervisor)
+    with embedded(settings, report) as house:
+        stop_on_signals(house.supervisor)
         report(f"home {settings.home}, model {settings.model}")
-        with Readiness(url, console):
-            supervisor.run()
+        with Readiness(house, console):
+            house.supervisor.run()
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

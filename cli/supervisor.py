@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Thread
 
@@ -63,7 +63,8 @@ class Supervisor:
         self._report = report
         self._patience = patience or Patience()
         # A plain flag, not an Event: `stop` is called from signal handlers.
-        self._stopping = False
+        self.stopping = False
+        """Whether it was asked to stop."""
 
     def run(self) -> None:
         """Start the children, watch them until `stop`, then stop them.
@@ -71,35 +72,34 @@ class Supervisor:
         Raises:
             CommandFailed: a child did not come up, or died too often; the others are stopped.
         """
-        try:
+        with ExitStack() as started:
             watched = []
             for child in self.children:
-                if self._stopping:
+                if self.stopping:
                     return
+                started.callback(self._stop_child, child)
                 self._start(child)
                 watched.append(_Watched(child, time.monotonic()))
-            while not self._stopping:
+            while not self.stopping:
                 for one in watched:
                     self._look_after(one)
                 time.sleep(TICK_SECONDS)
-        finally:
-            self._stop_children()
+            self._report("stopping")
 
     def stop(self) -> None:
         """Let `run` end; asked a second time, kill what is still running. Safe in handlers."""
-        if self._stopping:
+        if self.stopping:
             for child in self.children:
                 if child.process is not None:
                     child.process.kill()
-        self._stopping = True
+        self.stopping = True
 
     def _start(self, child: Child) -> None:
         try:
             child.start()
         except (ChildFailed, OSError) as error:
             raise CommandFailed(f"{child.name}: {error}\n{child.tail()}".rstrip()) from error
-        pid = child.process.pid if child.process else "?"
-        self._report(f"{child.name} started (pid {pid}, log {child.log})")
+        self._report(_started(child, "started"))
 
     def _look_after(self, one: _Watched) -> None:
         if one.start_again_at is None:
@@ -117,7 +117,7 @@ class Supervisor:
             except (ChildFailed, OSError) as error:
                 self._died(one, str(error))
             else:
-                self._report(f"{one.child.name} started again")
+                self._report(_started(one.child, "started again"))
 
     def _died(self, one: _Watched, how: str, *, hopeless: bool = False) -> None:
         quick = time.monotonic() - one.started_at < self._patience.quick
@@ -132,11 +132,15 @@ class Supervisor:
         self._report(f"{one.child.name} ended ({how}); starting it again in {delay:g} s")
         one.start_again_at = time.monotonic() + delay
 
-    def _stop_children(self) -> None:
-        for child in reversed(self.children):
-            if child.poll() is None and child.process is not None:
-                by_itself = child.stop()
-                self._report(f"{child.name} stopped" + ("" if by_itself else " (killed)"))
+    def _stop_child(self, child: Child) -> None:
+        if child.process is not None and child.poll() is None:
+            by_itself = child.stop()
+            self._report(f"{child.name} stopped" + ("" if by_itself else " (killed)"))
+
+
+def _started(child: Child, how: str) -> str:
+    pid = child.process.pid if child.process else None
+    return f"{child.name} {how} (pid {pid}, log {child.log})"
 
 
 @contextmanager

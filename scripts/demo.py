@@ -28,7 +28,7 @@ from cli.embedded import embedded
 from cli.errors import CommandFailed
 from cli.facts_file import read_facts
 from cli.follow import follow
-from cli.readiness import Readiness
+from cli.readiness import Phase, Readiness
 from cli.supervisor import in_background
 from contracts.edits import Edit, EditRequest, EditState
 from contracts.facts import Fact
@@ -40,6 +40,7 @@ FACTS = Path(__file__).parent.parent / "examples" / "facts.jsonl"
 START_SECONDS = 600.0
 ANSWER_TOKENS = 12
 ASK_AT_ONCE = 8
+PAUSE_SECONDS = 0.5
 MIN_LEARNED = 0.9
 
 
@@ -96,13 +97,14 @@ def service(settings: Settings, console: Console) -> Iterator[Client]:
         output.say(console, line, "dim")
 
     with (
-        embedded(settings, report) as (supervisor, url),
-        in_background(supervisor) as thread,
-        Client(url) as client,
+        embedded(settings, report) as house,
+        in_background(house.supervisor) as thread,
+        Client(house.url) as client,
     ):
-        with Readiness(url, console) as readiness:
+        with Readiness(house, console) as readiness:
             deadline = time.monotonic() + START_SECONDS
-            while not readiness.wait(0.2):
+            while readiness.phase is not Phase.EDITS:
+                time.sleep(0.1)
                 if not thread.is_alive() or time.monotonic() > deadline:
                     raise CommandFailed(f"the service was not ready in {START_SECONDS:.0f} s")
         yield client
@@ -225,8 +227,8 @@ class Meanwhile:
                     self.versions.append(ask(client, self.prompt).version)
                 except CommandFailed as failure:
                     self.failures.append(str(failure))
-                    self._over.wait(1.0)
                 self.slowest = max(self.slowest, time.monotonic() - begun)
+                self._over.wait(PAUSE_SECONDS)
 
     def summary(self) -> str:
         """How answering went on."""
