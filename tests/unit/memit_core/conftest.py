@@ -1,4 +1,4 @@
-"""One base model and editor of each family, shared by the tests of a module."""
+"""Base models and editors of each family, shared by the tests of a module."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def loaded(request: pytest.FixtureRequest) -> LoadedModel:
 @pytest.fixture(scope="module")
 def editor(loaded: LoadedModel) -> Editor:
     return editor_of(loaded)
+
+
+@pytest.fixture(scope="module")
+def any_editor() -> Editor:
+    """An editor for what does not depend on the family."""
+    return editor_of(loaded_tiny("llama"))

@@ -78,11 +78,10 @@ def targets(
     ids=["usual", "clamped", "decayed", "kl", "last block"],
 )
 def test_z_is_the_papers(loaded: LoadedModel, hparams: HParams) -> None:
-    # A group of two facts of one subject, and a subject that ends its prompt: only there is the
-    # target predicted from δ itself when δ comes after the last block.
-    groups = [g for g in group_facts(FACTS) if g.subject in ("Anna Keller", "Café Zoë 日本")]
-    if hparams is LAST_BLOCK:
-        groups = groups[1:]
+    # A subject that ends its prompt: only there is the target predicted from δ itself when δ comes
+    # after the last block. Once also a group of two facts of one subject.
+    subjects = ["Café Zoë 日本"] + ["Anna Keller"] * (hparams is HPARAMS)
+    groups = [g for g in group_facts(FACTS) if g.subject in subjects]
     reference, settings = reference_of(loaded), settings_of(hparams)
     for group, ours in zip(groups, targets(loaded, hparams, groups), strict=True):
         expected = reference.compute_z(group.facts, settings)
@@ -157,13 +156,13 @@ def insertion_of(editor: Editor, groups: list[Group]) -> dict[int, Insertion]:
     return reference.insert(facts, zs, covariances, settings_of(hparams))
 
 
-@pytest.mark.parametrize("layers", [(1, 2), (0, 1, 3)], ids=str)
-def test_delta_is_the_papers_layer_by_layer(loaded: LoadedModel, layers: tuple[int, ...]) -> None:
-    editor = editor_of(loaded, replace(HPARAMS, layers=layers, v_num_grad_steps=4))
+def test_delta_is_the_papers_layer_by_layer(loaded: LoadedModel) -> None:
+    layers = (0, 1, 3)
+    editor = editor_of(loaded, replace(HPARAMS, layers=layers, v_num_grad_steps=3))
     groups = group_facts(FACTS)
     solved = editor.solve(groups)
     expected = insertion_of(editor, groups)
-    assert list(solved) == list(expected) == list(layers)
+    assert tuple(solved) == tuple(expected) == layers
     for layer, data in solved.items():
         delta = decode(data)
         assert isinstance(delta, LowRank)

@@ -123,22 +123,22 @@ def test_covariance_tells_its_progress() -> None:
     assert done[0] == 0
 
 
-def test_what_is_made_once_is_read_back(editor: Editor) -> None:
+def test_what_is_made_once_is_read_back(any_editor: Editor) -> None:
     cache = MemoryCache()
-    first = editor_of(editor.loaded, cache=cache)
+    first = editor_of(any_editor.loaded, cache=cache)
     first.prepare()
     stages: list[str] = []
-    second = editor_of(editor.loaded, cache=cache)
+    second = editor_of(any_editor.loaded, cache=cache)
     covariance = second.covariance(lambda stage, *_, **__: stages.append(stage))
     assert second.contexts == first.contexts
     assert stages == []
     assert all(torch.equal(covariance[layer], c) for layer, c in first.covariance().items())
 
 
-def test_another_corpus_is_another_covariance(editor: Editor) -> None:
+def test_another_corpus_is_another_covariance(any_editor: Editor) -> None:
     cache = MemoryCache()
-    one = Editor(editor.loaded, HPARAMS, corpus=TEXT, cache=cache)
-    other = Editor(editor.loaded, HPARAMS, corpus="Something else. " * 60, cache=cache)
+    one = Editor(any_editor.loaded, HPARAMS, corpus=TEXT, cache=cache)
+    other = Editor(any_editor.loaded, HPARAMS, corpus="Something else. " * 60, cache=cache)
     assert one.covariance_digest != other.covariance_digest
     assert not torch.equal(one.covariance()[1], other.covariance()[1])
 

@@ -59,8 +59,9 @@ def test_an_edit_leaves_its_base_untouched(loaded: LoadedModel, editor: Editor) 
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("at", [1, 2])
-@pytest.mark.parametrize("error", [Cancelled("by a test"), KeyboardInterrupt()], ids=type)
+@pytest.mark.parametrize(
+    ("at", "error"), [(1, Cancelled("by a test")), (2, KeyboardInterrupt())], ids=str
+)
 def test_a_stop_at_any_stage_leaves_the_base_untouched(
     stage: str, at: int, error: BaseException
 ) -> None:

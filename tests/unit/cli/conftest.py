@@ -1,0 +1,83 @@
+"""The command line against a real service on a real port; the tests play its worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from contracts.edits import Progress
+from contracts.settings import Settings
+from contracts.transport import progress_stream
+from registry.registry import Registry
+from tests.unit.cli.serving import serving
+from tests.unit.service.worker_peer import Editor
+
+Memit = Callable[..., Result]
+Working = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def registry(registry_path: Path) -> Registry:
+    return Registry(registry_path)
+
+
+@pytest.fixture
+def editor(registry: Registry) -> Editor:
+    """The editing side of a worker; the untouched model is v0 and active."""
+    editor = Editor(registry)
+    editor.publish_base()
+    return editor
+
+
+@pytest.fixture
+def url(redis_url: str, tmp_path: Path, editor: Editor) -> Iterator[str]:
+    settings = {"MEMIT_REDIS_URL": redis_url, "home": tmp_path, "start_timeout": 2}
+    with serving(Settings.model_validate(settings)) as url:
+        yield url
+
+
+@pytest.fixture
+def memit(url: str) -> Memit:
+    """Runs `memit ARGUMENTS` against the service, as from a shell."""
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner(env={"MEMIT_URL": url}).invoke(app, list(arguments), input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def working(redis_url: str, registry: Registry, editor: Editor) -> Working:
+    """Takes every accepted edit to its end while the context lasts, telling its progress."""
+
+    @contextmanager
+    def work(*told: Progress, reject: bool = False) -> Iterator[None]:
+        over = threading.Event()
+
+        def loop() -> None:
+            with redis.Redis.from_url(redis_url) as client:
+                while not over.wait(0.02):
+                    for edit_id in registry.edits.unfinished():
+                        for progress in told:
+                            row = {"progress": progress.model_dump_json()}
+                            client.xadd(progress_stream(edit_id), row)
+                            time.sleep(0.05)
+                        editor.run(edit_id, reject=reject)
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    return work
