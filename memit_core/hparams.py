@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,21 @@ from typing import Any
 from memit_core.errors import MemitError
 
 log = logging.getLogger(__name__)
+
+
+_TINY = 1e-12
+_RANGES: dict[str, tuple[type, float]] = {
+    "v_num_grad_steps": (int, 1),
+    "v_lr": (float, _TINY),
+    "v_weight_decay": (float, 0),
+    "clamp_norm_factor": (float, _TINY),
+    "kl_factor": (float, 0),
+    "mom2_update_weight": (float, _TINY),
+    "mom2_n_tokens": (int, 2),
+    "n_contexts": (int, 0),
+    "context_length": (int, 1),
+}
+"""What each number must be, and the least it may be."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,18 @@ class HParams:
     """Tokens of a sampled context, its opening included."""
 
     def __post_init__(self) -> None:
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            raise MemitError(f"hparams: layers must be ascending and distinct, got {self.layers}")
-        for name in ("v_num_grad_steps", "v_lr", "clamp_norm_factor", "mom2_update_weight"):
-            if getattr(self, name) <= 0:
-                raise MemitError(f"hparams: {name} must be over 0, got {getattr(self, name)}")
+        layers = self.layers
+        whole = all(type(layer) is int for layer in layers)
+        if not (layers and whole and layers[0] >= 0 and list(layers) == sorted(set(layers))):
+            raise MemitError(f"hparams: layers must be ascending and distinct, got {layers}")
+        for name, (kind, least) in _RANGES.items():
+            value = getattr(self, name)
+            allowed = int if kind is int else (int, float)
+            fits = isinstance(value, allowed) and not isinstance(value, bool)
+            if not fits or not math.isfinite(value) or value < least:
+                raise MemitError(
+                    f"hparams: {name} must be {kind.__name__} ≥ {least}, got {value!r}"
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
@@ -67,7 +90,10 @@ def from_dict(values: dict[str, Any]) -> HParams:
         raise MemitError(f"hparams: unknown {unknown[0]!r}; known are {', '.join(sorted(known))}")
     if "layers" not in values:
         raise MemitError("hparams: layers is missing")
-    return HParams(**{**values, "layers": tuple(values["layers"])})
+    layers = values["layers"]
+    if not isinstance(layers, (list, tuple)):
+        raise MemitError(f"hparams: layers must be a list of block numbers, got {layers!r}")
+    return HParams(**{**values, "layers": tuple(layers)})
 
 
 def from_file(path: Path) -> HParams:

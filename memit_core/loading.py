@@ -16,6 +16,8 @@ from memit_core.errors import UnsupportedModel
 from memit_core.progress import Progress, silent
 
 QUANTISED = "quantised weights cannot be edited; load the plain model"
+NO_CODE = {"trust_remote_code": False}
+"""Said aloud: left out, transformers would ask on the terminal whether to run a model's code."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -65,12 +67,15 @@ def load_model(
 
     Raises:
         UnsupportedModel: it is quantised, offloaded, spread over devices, or no decoder.
-        OSError: there is no such model.
+        ValueError: the dtype is unknown, or the model needs code of its own.
+        OSError: there is no such model, or it has no safetensors.
     """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; known are auto, {', '.join(DTYPES)}")
     path = default_model_path(progress) if str(source) == DEFAULT_MODEL else Path(source)
     found = str(path) if path.exists() else str(source)
     place = pick_device(device)
-    config = AutoConfig.from_pretrained(found)
+    config = AutoConfig.from_pretrained(found, **NO_CODE)
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{source}: an encoder-decoder model; MEMIT edits decoders only")
     if getattr(config, "quantization_config", None) is not None:
@@ -81,8 +86,10 @@ def load_model(
     if dtype == "auto" and place.type == "cpu":
         wanted = torch.float32
     progress("load model", 0, 2)
-    model = AutoModelForCausalLM.from_pretrained(found, dtype=wanted, use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(found)
+    model = AutoModelForCausalLM.from_pretrained(
+        found, dtype=wanted, use_safetensors=True, **NO_CODE
+    )
+    tokenizer = AutoTokenizer.from_pretrained(found, **NO_CODE)
     progress("load model", 1, 2)
     loaded = adopt_model(model.to(place), tokenizer, name=str(source))
     progress("load model", 2, 2)

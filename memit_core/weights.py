@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from memit_core.errors import NonFinite
 
@@ -73,7 +74,10 @@ def decode(data: bytes) -> Delta:
     Raises:
         ValueError: the file does not hold a delta.
     """
-    tensors = safetensors.torch.load(data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"not a delta: {error}") from error
     if set(tensors) == {"left", "right"}:
         return LowRank(tensors["left"], tensors["right"])
     if set(tensors) == {"delta"}:

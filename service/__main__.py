@@ -11,6 +11,12 @@ from contracts.settings import Settings
 from service.app import create_app
 
 SHUTDOWN_SECONDS = 10
+PROBES = ("/healthz", "/readyz", "/metrics")
+
+
+def not_a_probe(record: logging.LogRecord) -> bool:
+    """Whether an access log record is of a request that somebody made, not a machine's probe."""
+    return not (isinstance(record.args, tuple) and record.args[2] in PROBES)
 
 
 def main() -> None:
@@ -21,6 +27,7 @@ def main() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("uvicorn.access").addFilter(not_a_probe)
     try:
         app = create_app(settings)
     except ValueError as error:

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 from types import FrameType
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 EXIT_ENGINE_FAILED = 70
-PREPARE_LOG_SECONDS = 5.0
+PROGRESS_LOG_SECONDS = 5.0
 
 
 class WorkerProcess:
@@ -118,18 +119,13 @@ class WorkerProcess:
 
     def _prepare(self) -> None:
         """Context templates and covariance, before the first edit asks for them."""
-        told = 0.0
 
-        def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
-            nonlocal told
+        def check() -> None:
             if self.stopping.is_set():
                 raise Interrupted("the worker is stopping")
-            if time.monotonic() - told > PREPARE_LOG_SECONDS:
-                told = time.monotonic()
-                log.info("preparing to edit: %s %d/%d", stage, done, total)
 
         try:
-            self._editor.prepare(progress)
+            self._editor.prepare(LoggedProgress(check))
         except Interrupted:
             return
         self._edit_ready.set()
@@ -153,6 +149,24 @@ class WorkerProcess:
             except RedisError as error:
                 log.warning("RQ lost Redis: %s", error)
             self.stopping.wait(RETRY_SECONDS)
+
+
+class LoggedProgress:
+    """A `memit_core.progress.Progress` that logs, a line every few seconds.
+
+    Args:
+        check: called each time; may raise to stop the work.
+    """
+
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
+        self._told = 0.0
+
+    def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG002
+        self._check()
+        if time.monotonic() - self._told > PROGRESS_LOG_SECONDS:
+            self._told = time.monotonic()
+            log.info("%s: %d of %d", stage, done, total)
 
 
 def _hparams(settings: Settings) -> HParams | None:
@@ -179,7 +193,12 @@ def main() -> int:
         if settings.hparams is not None and not Path(settings.hparams).is_file():
             raise MemitError(f"--hparams {settings.hparams}: there is no such file")
         log.info("loading %s", settings.model)
-        loaded = load_model(settings.model, device=settings.device, dtype=settings.dtype)
+        loaded = load_model(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            progress=LoggedProgress(),
+        )
         log.info("loaded %s on %s as %s", loaded.name, loaded.device, loaded.dtype_name)
         process = WorkerProcess(settings, loaded)
     except (MemitError, ValueError, OSError) as error:

@@ -53,6 +53,7 @@ def test_the_process_is_small_and_stops(redis_url: str, tmp_path: Path, editor: 
             process.kill()
     text = (tmp_path / "log").read_text()
     assert "Traceback" not in text
+    assert "/healthz" not in text
     assert re.search(r"INFO uvicorn.access: .*POST /edits", text)
 
 
