@@ -36,14 +36,14 @@ serve: setup ## Run the service until Ctrl-C (options by MEMIT_* variables, or: 
 	$(BIN)/memit serve
 
 test: setup ## Run all tests, those with the real model too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: setup ## Format, lint, types, import rules and the fast tests
 	@echo "== format";       $(BIN)/ruff format --check .
 	@echo "== lint";         $(BIN)/ruff check .
 	@echo "== types";        $(BIN)/mypy && $(BIN)/mypy scripts
 	@echo "== import rules"; $(BIN)/lint-imports
-	@echo "== fast tests";   $(BIN)/python -m pytest -m 'not slow'
+	@echo "== fast tests";   $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 import redis
 
 from cli.embedded_redis import EmbeddedRedis
+
+# Tiny matrices gain nothing from threads, and several processes of tests share the processor.
+# torch reads it when it is first imported, which is after this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

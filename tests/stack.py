@@ -29,7 +29,7 @@ CORPUS = (
 class Stack:
     """Processes of one service on its own home folder."""
 
-    def __init__(self, home: Path, model: Path | str, **settings: Any) -> None:
+    def __init__(self, home: Path, model: Path | str, threads: int = 1, **settings: Any) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self.redis = EmbeddedRedis(home / "redis")
@@ -45,7 +45,7 @@ class Stack:
             "MEMIT_PORT": str(self.port),
             "MEMIT_GATE_MIN_SUCCESS": "0",
             "MEMIT_GATE_MAX_PERPLEXITY_RATIO": "1e9",
-            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": str(threads),
             **{f"MEMIT_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(
         tmp_path_factory.mktemp("default") / "home",
         DEFAULT_MODEL,
+        threads=os.cpu_count() or 1,
         gate_min_success=1,
         gate_max_perplexity_ratio=1.1,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tokenizers.normalizers import Replace
+from tokenizers.normalizers import Prepend, Replace
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
@@ -136,6 +136,14 @@ def test_target_ids_hold_no_special_token() -> None:
     ids = target_ids(tokenizer, "Anna lives in", "Lisbon")
     assert tokenizer.decode(ids) == " Lisbon"
     assert tokenizer.bos_token_id not in ids
+
+
+def test_target_ids_are_those_after_the_prompt_and_not_those_of_the_target_alone() -> None:
+    """Llama 2's tokenizer puts a word mark before every text: alone, a target would get its own."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Prepend("_")
+    assert tokenizer.decode(tokenizer(" Lisbon")["input_ids"]) == "_ Lisbon"
+    assert tokenizer.decode(target_ids(tokenizer, "Anna lives in", "Lisbon")) == " Lisbon"
 
 
 def test_a_target_that_merges_with_the_prompt_is_tokenised_alone() -> None:

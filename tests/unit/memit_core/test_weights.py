@@ -62,9 +62,13 @@ def test_a_factor_that_is_not_finite_is_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_served_weight_adds_in_float32_and_casts_once(dtype: torch.dtype, transposed: bool) -> None:
-    base = matrix(6, 4).to(dtype)
-    change = Dense(1e-3 * (matrix(4, 6, 1) if transposed else matrix(6, 4, 1)))
+@pytest.mark.parametrize("columns", [4, 6], ids=["oblong", "square"])
+def test_served_weight_adds_in_float32_and_casts_once(
+    dtype: torch.dtype, transposed: bool, columns: int
+) -> None:
+    """Also for a square matrix, whose shape does not tell that it lies transposed."""
+    base = matrix(6, columns).to(dtype)
+    change = Dense(1e-3 * (matrix(columns, 6, 1) if transposed else matrix(6, columns, 1)))
     before = base.clone()
     served = served_weight(base, change, transposed)
     exact = base.double() + (change.delta.T if transposed else change.delta).double()
