@@ -125,8 +125,9 @@ class Editor:
 
     def prepare(self, progress: Progress = silent) -> None:
         """Make what every edit needs: context templates and covariance."""
-        progress("templates", 0, 1)
-        progress("templates", len(self.contexts) > 0, 1)
+        if "contexts" not in self.__dict__:
+            progress("templates", 0, 1)
+            progress("templates", len(self.contexts) > 0, 1)
         self.covariance(progress)
 
     # z

@@ -59,6 +59,8 @@ def evaluate_facts(
     progress: Progress = silent,
 ) -> list[FactScore]:
     """Score each fact on the weights of `view`."""
+    if not facts:
+        return []
     pairs = [pair for fact in facts for pair in _questions(fact)]
     rows = [continuation_row(tokenizer, prompt, target) for prompt, target in pairs]
     answers: list[tuple[float, bool]] = []

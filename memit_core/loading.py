@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
         model=model,
         tokenizer=tokenizer,
         name=name,
-        digest=weights_digest(model),
+        digest=base_digest(model, tokenizer),
         device=first.device,
         dtype=first.dtype,
     )
@@ -140,6 +141,34 @@ def check_editable(model: Any, name: str) -> None:
     devices = sorted({str(p.device) for _, p in tensors})
     if len(devices) > 1:
         raise UnsupportedModel(f"{name}: weights lie on several devices ({', '.join(devices)})")
+
+
+def base_digest(model: Any, tokenizer: Any) -> str:
+    """SHA-256 in hex of everything that decides what the base computes from a text.
+
+    That is every tensor's name, dtype, shape and bytes; the config where it differs from its
+    class's defaults (a norm's epsilon, a rope's base); and the tokenizer's vocabulary and how it
+    cuts a text of several scripts.
+    """
+    config = model.config.to_diff_dict()
+    settings = {name: value for name, value in config.items() if name not in _NOT_COMPUTED_FROM}
+    parts = {
+        "weights": weights_digest(model),
+        "config": settings,
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "tokens": tokenizer(_SCRIPTS)["input_ids"],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+_NOT_COMPUTED_FROM = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+)
+_SCRIPTS = "The 3 cafés aren't in Zürich. Москва, القاهرة, 東京, नई दिल्ली; x+=1\n\t😀"
 
 
 def weights_digest(model: Any) -> str:

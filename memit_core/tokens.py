@@ -53,9 +53,16 @@ class Batch:
 
 
 def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids with the tokenizer's own special tokens, and their character offsets."""
+    """Token ids with the tokenizer's own beginning-of-text, and their character offsets.
+
+    An end-of-text that a tokenizer appends is left out: the text goes on.
+    """
     encoded = tokenizer(text, return_offsets_mapping=True)
-    return encoded["input_ids"], encoded["offset_mapping"]
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    while len(ids) > 1 and ids[-1] in tokenizer.all_special_ids and offsets[-1] == (0, 0):
+        ids.pop()
+        offsets.pop()
+    return ids, offsets
 
 
 def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "") -> Row:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +81,14 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
 
     assert answers(stack, edit["version"]) == learned
     assert answers(stack, "v0") == before
+
+
+def test_the_example_says_rome() -> None:
+    example = Path(__file__).parents[2] / "examples" / "edit_one_fact.py"
+    env = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    said = subprocess.run(
+        [sys.executable, str(example)], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    before, after = said.splitlines()
+    assert before.startswith("before: The Eiffel Tower is located in the city of Paris")
+    assert after.startswith("after: The Eiffel Tower is located in the city of Rome")

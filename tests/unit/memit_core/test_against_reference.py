@@ -10,7 +10,6 @@ Tolerances are relative to the norm of what is compared and follow from float32'
   larger numbers), of keys read on a float32 model, and of a solve whose matrix has a condition
   number up to 2e4; seen up to 2e-5.
 
-Leaving out any term of the method moves these by 1e-2 or more.
 """
 
 from __future__ import annotations

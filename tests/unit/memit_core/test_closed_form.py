@@ -1,7 +1,7 @@
 """Properties of ΔW = R Kᵀ (λC + K Kᵀ)⁻¹, for random matrices of all shapes, in float64.
 
 `solve` adds a ridge of 1e-9 of the mean diagonal; with condition numbers up to 1e4, as here, that
-and float64 leave relative errors below 1e-4 · 1e-9 · 1e4 ≈ 1e-5 in the worst case, seen up to 1e-8.
+and float64 leave relative errors below 1e-4 · 1e-9 · 1e4 ≈ 1e-5 in the worst case.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def test_delta_solves_the_normal_equation(
     assert close(delta, closed_form(R, K, C, lam))
 
 
-@given(problems(), st.randoms())
+@given(problems(), st.integers(0, 2**31))
 def test_the_order_of_facts_does_not_matter(
-    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor, float], random: object
+    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor, float], seed: int
 ) -> None:
     R, K, C, lam = problem
-    order = torch.randperm(K.shape[1], generator=torch.Generator().manual_seed(hash(random) % 99))
+    order = torch.randperm(K.shape[1], generator=torch.Generator().manual_seed(seed))
     X = solve(C, K, lam)
     shuffled = solve(C, K[:, order], lam)
     assert close(shuffled, X[:, order])

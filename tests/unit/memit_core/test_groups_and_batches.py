@@ -22,7 +22,7 @@ from tests.unit.memit_core.examples import CONTEXTS, FACTS, HPARAMS, editor_of, 
 CPU = torch.device("cpu")
 
 # Batch mates change the padding, and with it the order of float32 sums; Adam amplifies it as
-# test_against_reference.py explains. Relative to ‖δ‖; seen up to 1e-4.
+# test_against_reference.py explains. Relative to ‖δ‖.
 BATCH = 1e-3
 
 

@@ -122,3 +122,17 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
 
     with pytest.raises(UnsupportedModel, match="offsets"):
         adopt_model(tiny_model("llama"), Slow(), name="slow")
+
+
+def test_the_digest_covers_config_and_tokenizer() -> None:
+    """The same tensors under another norm epsilon or tokenizer are another base: nothing computed
+    for the one may be read back for the other."""
+    plain = adopt_model(tiny_model("llama"), tiny_tokenizer(), name="tiny").digest
+    other = tiny_model("llama")
+    other.config.rms_norm_eps = 0.1
+    assert adopt_model(other, tiny_tokenizer(), name="tiny").digest != plain
+    begins = tiny_tokenizer(begin_of_text=True)
+    assert adopt_model(tiny_model("llama"), begins, name="tiny").digest != plain
+    moved = tiny_model("llama")
+    moved.config._name_or_path = "/elsewhere"
+    assert adopt_model(moved, tiny_tokenizer(), name="other name").digest == plain

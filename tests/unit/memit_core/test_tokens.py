@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tokenizers import processors
 from tokenizers.normalizers import Prepend, Replace
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
@@ -199,3 +200,20 @@ def test_special_tokens_written_out_by_a_user_are_found_by_offsets_too() -> None
     tokenizer = tiny_tokenizer()
     row = prompt_row(tokenizer, Fact("Anna", END_OF_TEXT + "{} plays", "violin"))
     assert tokenizer.decode(row.ids[: row.lookup + 1]) == END_OF_TEXT + "Anna"
+
+
+def test_an_appended_end_of_text_does_not_come_between_prompt_and_target() -> None:
+    """Some tokenizers close every text; the target then follows the prompt, not its end."""
+    plain, closing = tiny_tokenizer(), tiny_tokenizer()
+    end = closing.eos_token
+    closing.backend_tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single=f"$A {end}", special_tokens=[(end, closing.eos_token_id)]
+            ),
+        ]
+    )
+    fact = Fact("Anna Keller", "{} lives in", "Lisbon")
+    assert closing("Anna")["input_ids"][-1] == closing.eos_token_id
+    assert target_row(closing, fact) == target_row(plain, fact)
