@@ -41,7 +41,7 @@ test: setup ## Run all tests, those with the real model too
 check: setup ## Format, lint, types, import rules and the fast tests
 	@echo "== format";       $(BIN)/ruff format --check .
 	@echo "== lint";         $(BIN)/ruff check .
-	@echo "== types";        $(BIN)/mypy && $(BIN)/mypy scripts
+	@echo "== types";        $(BIN)/mypy && $(BIN)/mypy scripts benchmarks examples
 	@echo "== import rules"; $(BIN)/lint-imports
 	@echo "== fast tests";   $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 

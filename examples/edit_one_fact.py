@@ -1,4 +1,4 @@
-"""Write one fact into the default model, without any service: `python examples/edit_one_fact.py`."""
+"""Write one fact into the default model, no service needed: `python examples/edit_one_fact.py`."""
 
 from memit_core.edit import Editor
 from memit_core.facts import Fact, group_facts

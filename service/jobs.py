@@ -14,12 +14,9 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
-from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, RUN_EDIT_JOB
+from contracts.transport import CHANGES_CHANNEL, EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB
 
 log = logging.getLogger(__name__)
-
-RESULT_SECONDS = 60
-FAILURE_SECONDS = 3600
 
 
 class Jobs:
@@ -33,13 +30,7 @@ class Jobs:
         """Ask for the edit to be run; its job id is the edit id."""
         try:
             self._queue.enqueue_call(
-                RUN_EDIT_JOB,
-                args=[edit_id],
-                job_id=edit_id,
-                timeout=-1,
-                result_ttl=RESULT_SECONDS,
-                failure_ttl=FAILURE_SECONDS,
-                unique=True,
+                RUN_EDIT_JOB, args=[edit_id], job_id=edit_id, **EDIT_JOB_OPTIONS
             )
         except DuplicateJobError:
             log.info("%s is queued already", edit_id)
