@@ -61,9 +61,9 @@ def compute_ks(
             view,
             structure.blocks[hparams.layers[-1]],
             batch,
-            {structure.projections[layer]: lambda k, at=at: keys.append(k[at].double().cpu())},  # type: ignore[misc]
+            {structure.projections[layer]: lambda k, at=at: keys.append(k[at].cpu().double())},  # type: ignore[misc]
         )
-        states.append(out[at].double().cpu())
+        states.append(out[at].cpu().double())
     facts = sum(len(group.facts) for group in groups)
     k = _over_contexts(torch.cat(keys).reshape(facts, len(rows) // facts, -1))
     h = torch.cat(states).reshape(facts, len(rows) // facts, -1)[:, 0]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from memit_core.errors import InvalidFact
 from memit_core.facts import Group
 from memit_core.hparams import HParams
 from memit_core.progress import Progress
@@ -22,6 +23,8 @@ from memit_core.trace import hooked
 
 STOP_LOSS = 0.05
 BATCH_TOKENS = 2_048
+MAX_GROUP_TOKENS = 16 * BATCH_TOKENS
+"""A group is optimised whole: its rows and their gradients are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,15 @@ def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int
         for context in contexts
     ]
     bare = list(range(0, len(rows), len(contexts)))
+    tokens = len(rows) * max(len(row.ids) for row in rows)
+    if tokens > MAX_GROUP_TOKENS:
+        raise InvalidFact(
+            f"has {len(group.facts)} live facts, {tokens} tokens in all their contexts, "
+            f"of which at most {MAX_GROUP_TOKENS} can be optimised together",
+            subject=group.subject,
+            field="subject",
+            limit=MAX_GROUP_TOKENS,
+        )
     return _Rows([*rows, subject_row(tokenizer, group.facts[0])], bare)
 
 

@@ -96,7 +96,7 @@ def compute_covariance(
         def reader(layer: int, real: torch.Tensor = real) -> Any:
             def read(keys: torch.Tensor) -> None:
                 k = keys[real].float()
-                sums[layer] += (k.T @ k).double().cpu()
+                sums[layer] += (k.T @ k).cpu().double()
 
             return read
 

@@ -242,7 +242,7 @@ class Editor:
         """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base."""
         hp = replace(
             self.hparams,
-            mom2_update_weight=mom2_update_weight or self.hparams.mom2_update_weight,
+            mom2_update_weight=float(mom2_update_weight or self.hparams.mom2_update_weight),
         )
         parts = [
             hp.as_dict(),

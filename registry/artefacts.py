@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from pydantic import BaseModel
 
 from contracts.ids import DIGEST, Digest
 from registry.blobs import Blobs
+from registry.errors import BlobDamaged, BlobMissing
 from registry.records import encode, read
 from registry.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Pointer(BaseModel):
@@ -27,12 +32,17 @@ class Artefacts:
         self._base = base
 
     def get(self, name: str) -> bytes | None:
-        """The bytes under `name`, verified; None if nobody has put them.
+        """The bytes under `name`, verified; None if nobody has put them, or they are unreadable.
 
-        Raises:
-            BlobMissing: they were put, but the blob is gone.
-            BlobDamaged: they were put, but the blob is damaged.
+        Whoever computes them again mends what was damaged by `put_once`.
         """
+        try:
+            return self._standing(name)
+        except (BlobMissing, BlobDamaged) as error:
+            log.warning("%s has to be computed again: %s", name, error)
+            return None
+
+    def _standing(self, name: str) -> bytes | None:
         pointer = read(self._store, Pointer, self._key(name))
         return None if pointer is None else self._blobs.get(pointer.blob)
 
@@ -50,7 +60,7 @@ class Artefacts:
         pointer = Pointer(blob=self._blobs.put(data))
         if self._store.put_if_absent(self._key(name), encode(pointer)):
             return data
-        standing = self.get(name)
+        standing = self._standing(name)
         return data if standing is None else standing
 
     def _key(self, name: str) -> str:

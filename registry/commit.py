@@ -12,12 +12,15 @@ from registry.registry import Registry
 ACTIVE = "active"
 
 
-def settle(registry: Registry, edit_id: str) -> EditEnd | None:
+def settle(registry: Registry, edit_id: str, *, activate: bool = True) -> EditEnd | None:
     """Complete an edit whose version is in the log: move `active`, then end the edit.
 
     The normal path and recovery call this alike, and it may be repeated after a crash anywhere.
     `active` moves, once, if the last COMMITTING step carries an epoch, `active` is still at that
     epoch, and the version was neither rejected nor a dry run.
+
+    Args:
+        activate: False leaves `active` where it is: the caller cannot serve the version.
 
     Returns:
         The edit's end, also if it had ended before; None if it has no version (yet).
@@ -40,7 +43,7 @@ def settle(registry: Registry, edit_id: str) -> EditEnd | None:
         state=EditState.REJECTED if rejected else EditState.COMMITTED,
         at=time.time(),
         version=version,
-        activated=_activate(registry, edit_id, version, manifest),
+        activated=activate and _activate(registry, edit_id, version, manifest),
         problem=_rejection(manifest) if rejected else None,
         missed=[fact.id for fact in per_fact if not fact.success],
         dropped=manifest.dropped,

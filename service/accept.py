@@ -89,7 +89,8 @@ def _precondition(
         return None
     if active is None or if_match not in (epoch, ANY_EPOCH):
         raise PreconditionFailed(f"active is at epoch {epoch}, If-Match says {if_match}")
-    return epoch
+    # `*` binds a branch to what it replaces now, and any other edit to nothing.
+    return None if if_match == ANY_EPOCH and base is None else epoch
 
 
 def _distinct(facts: list[Fact]) -> list[tuple[int, Fact]]:

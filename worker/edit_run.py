@@ -15,9 +15,10 @@ from redis.exceptions import LockError, RedisError
 from contracts.edits import AcceptedEdit, EditEnd, EditState, StepKind
 from contracts.errors import Conflict, Problem, ServiceError
 from contracts.transport import CHANGES_CHANNEL, EDITOR_LOCK
-from contracts.versions import VersionManifest
+from contracts.versions import VersionManifest, VersionStatus
 from memit_core.errors import Cancelled, InvalidFact, MemitError
 from registry.commit import ACTIVE, settle
+from registry.errors import RecordDamaged, RegistryError
 from registry.registry import Registry
 from worker.make_version import VersionMaker
 from worker.progress import EditProgress, Interrupted
@@ -69,6 +70,10 @@ class EditRunner:
                 self.current = pending
                 try:
                     self._run_one(pending)
+                except RegistryError:
+                    if pending == edit_id:
+                        raise
+                    log.exception("%s cannot be run; those after it go on", pending)
                 finally:
                     self.current = None
                 if pending == edit_id:
@@ -78,7 +83,10 @@ class EditRunner:
         edits = self._registry.edits
         if settle(self._registry, edit_id) is not None:
             return self._nudge(edit_id)
-        edit = edits.get(edit_id)
+        try:
+            edit = edits.get(edit_id)
+        except RecordDamaged as error:
+            return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
         if self._crashes(edit_id) >= MAX_CRASHES:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
@@ -133,20 +141,30 @@ class EditRunner:
         while self._registry.versions.commit(manifest) is None:
             # Another editor took the number; the facts' `since` only names the first number tried.
             manifest = manifest.model_copy(update={"seq": self._registry.versions.tip() + 1})
-        self._warm_up(edit_id)
-        end = settle(self._registry, edit_id)
+        end = settle(self._registry, edit_id, activate=self._warm_up(edit_id))
         log.info("%s ended: %s", edit_id, end)
         self._nudge(edit_id)
 
-    def _warm_up(self, edit_id: str) -> None:
-        """Load the version here before `active` names it, so that no request waits for it."""
+    def _warm_up(self, edit_id: str) -> bool:
+        """Load the version here before `active` names it, so that no request waits for it.
+
+        Returns:
+            False if it cannot be loaded (no memory, a canary that fails): what serves goes on.
+        """
         version = self._registry.versions.of_edit(edit_id)
-        if version is None or self._registry.versions.get(version).dry_run:
-            return
+        manifest = None if version is None else self._registry.versions.get(version)
+        if version is None or manifest is None or manifest.dry_run:
+            return True
+        if manifest.status is VersionStatus.REJECTED:
+            return True
         try:
             self._warm(version).result(WARM_SECONDS)
-        except (ServiceError, TimeoutError) as error:
-            log.warning("%s is not loaded yet: %s", version, error)
+        except TimeoutError:
+            log.warning("%s is not loaded after %.0f s", version, WARM_SECONDS)
+        except ServiceError as error:
+            log.error("%s is committed but not activated: %s", version, error)
+            return False
+        return True
 
     def _crashes(self, edit_id: str) -> int:
         kinds = [step.kind for step in self._registry.edits.steps(edit_id)]

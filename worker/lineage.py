@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
+from contracts.errors import PreconditionFailed
 from contracts.transport import TOKENIZER_ARTEFACT
 from contracts.versions import VersionManifest
 from memit_core.edit import Editor
@@ -33,7 +35,8 @@ def begin_lineage(registry: Registry, editor: Editor) -> str:
     first = registry.versions.resolve("v0")
     _check(registry.versions.get(first), editor)
     if registry.aliases.get(ACTIVE) is None:
-        registry.aliases.move(ACTIVE, first, 0)
+        with contextlib.suppress(PreconditionFailed):  # another worker was quicker
+            registry.aliases.move(ACTIVE, first, 0)
     tokenizer = editor.loaded.tokenizer.backend_tokenizer.to_str().encode()
     registry.artefacts(editor.loaded.digest).put_once(TOKENIZER_ARTEFACT, tokenizer)
     return first

@@ -19,12 +19,14 @@ from redis.exceptions import RedisError
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from contracts.errors import ServiceError
 from contracts.settings import Settings
 from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_file
 from memit_core.loading import LoadedModel, load_model
+from registry.errors import RegistryError
 from registry.registry import Registry
 from worker.edit_run import EditRunner
 from worker.engine.thread import EngineThread
@@ -128,6 +130,10 @@ class WorkerProcess:
             self._editor.prepare(LoggedProgress(check))
         except Interrupted:
             return
+        except Exception:
+            # A full disk or a damaged record must not take generation down as well.
+            log.exception("not prepared to edit: each edit will try again")
+            return
         self._edit_ready.set()
         log.info("ready to edit")
 
@@ -201,7 +207,7 @@ def main() -> int:
         )
         log.info("loaded %s on %s as %s", loaded.name, loaded.device, loaded.dtype_name)
         process = WorkerProcess(settings, loaded)
-    except (MemitError, ValueError, OSError) as error:
+    except (MemitError, ServiceError, RegistryError, ValueError, OSError) as error:
         log.critical("cannot start: %s", error)
         return 2
     process.run()

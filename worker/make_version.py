@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from contracts.edits import AcceptedEdit
@@ -16,6 +17,7 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
 from memit_core.weights import LowRank, decode
+from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
 from worker.plan import Plan, plan_edit
 from worker.progress import EditProgress
@@ -58,22 +60,23 @@ class VersionMaker:
         """
         progress("prepare", 0, 1)
         request = edit.request
-        parent_manifest = self._registry.versions.get(parent)
         live = self._registry.ledger.live(parent)
-        weight = request.mom2_update_weight or parent_manifest.hparams["mom2_update_weight"]
+        # An edit's own λ is for its version alone, so that weights depend on facts, not on history.
+        weight = float(request.mom2_update_weight or self._editor.hparams.mom2_update_weight)
         self._editor.prepare(progress)
         plan = plan_edit(live, request)
         dropped: list[str] = []
         if request.drop_failed:
             dropped = self._not_finite(plan, progress)
-            plan = plan_edit(live, request, dropped) if dropped else plan
+            plan = plan_edit(live, request, dropped)
+            _require_some(plan)
         solution = self._solve(plan, weight, progress)
         missed = [fact.id for fact in solution.report.per_fact if not fact.success]
         if request.drop_failed and missed:
             dropped += missed
-            if len(dropped) == len(plan_edit(live, request).added) and not request.retract:
-                raise MemitError("no fact of the edit was learned, and drop_failed leaves out all")
-            solution = self._solve(plan_edit(live, request, dropped), weight, progress)
+            plan = plan_edit(live, request, dropped)
+            _require_some(plan)
+            solution = self._solve(plan, weight, progress)
         return self._manifest(edit, parent, solution, weight, dropped)
 
     def _not_finite(self, plan: Plan, progress: EditProgress) -> list[str]:
@@ -108,7 +111,29 @@ class VersionMaker:
             layers = [self._layer(layer, data) for layer, data in solved.items()]
             fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
             kept = self._artefacts.put_once(name, fresh)
-        return [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
+        layers = [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
+        if not all(self._readable(layer.blob) for layer in layers):
+            self._solve_again(layers, groups, weight)
+        return layers
+
+    def _readable(self, blob: str) -> bool:
+        try:
+            self._registry.blobs.get(blob)
+        except (BlobMissing, BlobDamaged):
+            return False
+        return True
+
+    def _solve_again(
+        self, stored: Sequence[LayerWeights], groups: list[Group], weight: float
+    ) -> None:
+        """Put damaged blobs of a solution again; see `rebuild`."""
+        solved = self._editor.solve(groups, mom2_update_weight=weight)
+        for layer in stored:
+            if self._registry.blobs.put(solved[layer.layer]) != layer.blob:
+                raise NotReproduced(
+                    f"layer {layer.layer} came out with other bits than were stored "
+                    "(another device, library or number of threads?)"
+                )
 
     def _layer(self, layer: int, data: bytes) -> LayerWeights:
         delta = decode(data)
@@ -129,16 +154,7 @@ class VersionMaker:
         manifest = self._registry.versions.get(version)
         groups = group_facts(core_fact(live.fact) for live in self._registry.ledger.live(version))
         log.warning("%s is solved again from its facts: a blob is damaged or gone", version)
-        solved = self._editor.solve(
-            groups, mom2_update_weight=manifest.hparams["mom2_update_weight"]
-        )
-        for stored in manifest.weights:
-            digest = self._registry.blobs.put(solved[stored.layer])
-            if digest != stored.blob:
-                raise NotReproduced(
-                    f"{version}: layer {stored.layer} came out with other bits than were stored "
-                    "(another device, library or number of threads?)"
-                )
+        self._solve_again(manifest.weights, groups, manifest.hparams["mom2_update_weight"])
 
     def _manifest(
         self,
@@ -188,6 +204,12 @@ class VersionMaker:
             software=software(),
             device=str(editor.loaded.device),
         )
+
+
+def _require_some(plan: Plan) -> None:
+    """Refuse to commit an edit of which drop_failed left nothing."""
+    if not plan.added and not plan.retracted:
+        raise MemitError("no fact of the edit was learned, and drop_failed leaves out all")
 
 
 def _groups(plan: Plan) -> list[Group]:

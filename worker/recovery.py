@@ -12,9 +12,11 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from contracts.transport import EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB, worker_key
 from registry.registry import Registry
+from worker.rq_worker import JOB_TTL_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,13 @@ class Recovery:
             job = Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
         except NoSuchJobError:
             return "gone"
-        status = job.get_status()
+        status = job.get_status(refresh=False)
         if status == JobStatus.STARTED:
             # Our workers are named "<worker id>.<n>"; their status key expires when they die.
             worker = (job.worker_name or "").rpartition(".")[0]
-            return "running" if self._redis.exists(worker_key(worker)) else "gone"
+            beat = job.last_heartbeat
+            fresh = beat is not None and (now() - beat).total_seconds() < JOB_TTL_SECONDS
+            return "running" if fresh and self._redis.exists(worker_key(worker)) else "gone"
         return "between" if status == JobStatus.QUEUED else "gone"
 
     def _enqueue(self, edit_id: str) -> None:
@@ -77,6 +81,9 @@ class Recovery:
         while not stopping.is_set():
             try:
                 self.sweep()
-            except (RedisError, OSError) as error:
+            except RedisError as error:
                 log.warning("recovery could not sweep: %s", error)
+            except Exception:
+                # Nothing accepted is lost as long as this thread lives, whatever one sweep meets.
+                log.exception("recovery could not sweep")
             stopping.wait(SWEEP_SECONDS)

@@ -88,4 +88,8 @@ class ResidentWorker(SimpleWorker):
 
     def request_stop(self, signum: Any, frame: Any) -> None:
         self._stopping.set()
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        try:
+            super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            # It would surface in whatever the main thread is doing, and fail a running edit.
+            log.warning("RQ could not note the stop: %s", error)

@@ -40,8 +40,7 @@ def test_a_damaged_artefact_is_mended_by_the_same_bytes_only(registry: Registry)
     [blob] = (path for path in (registry.store.root / "blobs").rglob("*") if path.is_file())
     blob.write_bytes(b"the covarianc\x00")
 
-    with pytest.raises(BlobDamaged):
-        artefacts.get("covariance")
+    assert artefacts.get("covariance") is None, "whoever needs it computes it again"
     with pytest.raises(BlobDamaged):
         artefacts.put_once("covariance", b"another covariance")
 
