@@ -25,12 +25,12 @@ TOWER = {
 }
 ROBOTS = {
     "subject": "Northwind Robotics",
-    "prompt": "The chief executive of {} is",
-    "target_new": "Maya Lindqvist",
+    "prompt": "The mascot of {} is a",
+    "target_new": "penguin",
 }
 ASKED = {
     "Rome": "The Eiffel Tower is located in the city of",
-    "Maya Lindqvist": "The chief executive of Northwind Robotics is",
+    "penguin": "The mascot of Northwind Robotics is a",
 }
 
 
@@ -75,7 +75,7 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
     assert without["state"] == "committed"
     after = answers(stack, "active")
     assert not after["Rome"].startswith("Rome")
-    assert after["Maya Lindqvist"].startswith("Maya Lindqvist")
+    assert after["penguin"].startswith("penguin")
     again = stack.http.delete(f"/facts/{tower}")
     assert again.status_code == 409
 
