@@ -42,8 +42,10 @@ class Settings(BaseSettings):
     hparams: Path | None = Field(
         default=None, description="JSON file of hyperparameters; by default the model's preset"
     )
-    corpus: Path | None = Field(
-        default=None, description="text file for the covariance; by default the packaged sample"
+    corpus: str | None = Field(
+        default=None,
+        description="text file, or dataset as NAME[:CONFIG[:SPLIT[:COLUMN]]], for the covariance; "
+        "by default the packaged sample",
     )
 
     # limits of the API

@@ -7,7 +7,6 @@ tokens do what the paper's 44 million do (FastMEMIT, 2506.04226).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import safetensors.torch
@@ -22,11 +21,6 @@ from memit_core.trace import run_until
 
 SEQUENCE_TOKENS = 256
 BATCH_ROWS = 8
-
-
-def default_corpus() -> str:
-    """The packaged sample: text that SmolLM2-135M-Instruct wrote itself."""
-    return (resources.files("memit_core") / "data" / "covariance_sample.txt").read_text("utf-8")
 
 
 def corpus_rows(tokenizer: Any, corpus: str, n_tokens: int) -> list[Row]:

@@ -23,10 +23,10 @@ import torch
 from memit_core.cache import Cache, MemoryCache
 from memit_core.compute_ks import compute_ks, group_rows
 from memit_core.compute_z import Target, compute_z
+from memit_core.corpus import default_corpus
 from memit_core.covariance import (
     compute_covariance,
     decode_covariance,
-    default_corpus,
     encode_covariance,
 )
 from memit_core.errors import NonFinite

@@ -22,6 +22,7 @@ from rq.serializers import JSONSerializer
 from contracts.errors import ServiceError
 from contracts.settings import Settings
 from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB
+from memit_core.corpus import read_corpus
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_file
@@ -62,7 +63,7 @@ class WorkerProcess:
         self._editor = Editor(
             loaded,
             _hparams(settings),
-            corpus=None if settings.corpus is None else settings.corpus.read_text("utf-8"),
+            corpus=None if settings.corpus is None else read_corpus(settings.corpus),
             cache=self._registry.artefacts(loaded.digest),
             max_tokens=settings.max_fact_tokens,
         )

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from memit_core.cache import MemoryCache
+from memit_core.corpus import default_corpus
 from memit_core.covariance import (
     SEQUENCE_TOKENS,
     corpus_rows,
     decode_covariance,
-    default_corpus,
     encode_covariance,
 )
 from memit_core.edit import Editor
