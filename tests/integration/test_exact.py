@@ -80,7 +80,7 @@ def test_two_registries_agree_within_a_tolerance(
     A fact's z is the same function in both, but a float32 forward rounds differently at another
     batch shape. Each of the 8 Adam steps divides a gradient by its own size, so a relative error of
     1e-7 in a small component can grow by some powers of ten; 1e-2 of ΔW's norm is far below what
-    any fact's effect rests on, and far above what was seen (about 1e-5).
+    any fact's effect rests on.
     """
     first, second = make_stack("first"), make_stack("second")
     alone = one_by_one(first, FACTS)
