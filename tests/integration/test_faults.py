@@ -100,3 +100,20 @@ def test_a_running_edit_is_cancelled(make_stack: Callable[..., Stack]) -> None:
     assert again.status_code == 409
     assert stack.worker is not None
     assert stack.worker.poll() is None
+
+
+def test_a_damaged_edit_stops_no_other(make_stack: Callable[..., Stack]) -> None:
+    """An accepted edit whose record is cut short ends as failed; the one behind it is run."""
+    stack = make_stack()
+    stack.stop_worker()
+    damaged = stack.post_edit({"facts": [fact("Anna Keller", "Lisbon")]})["id"]
+    behind = stack.post_edit({"facts": [fact("Bruno Okafor", "Berlin")]})["id"]
+    record = stack.home / "registry" / "edits" / damaged / "request.json"
+    whole = record.read_bytes()
+    record.chmod(0o600)
+    record.write_bytes(whole[: len(whole) // 2])
+    stack.start_worker()
+    check_committed_once(stack, behind)
+    end = stack.registry.edits.end(damaged)
+    assert end is not None
+    assert end.state == "failed"

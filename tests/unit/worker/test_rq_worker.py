@@ -1,0 +1,41 @@
+"""What a job's record in Redis may make this worker do: run an edit, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from contracts.transport import EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB
+from worker.rq_worker import ResidentWorker, allow_only
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
+    """RQ imports whatever name a job carries; JSON does not stop that. Ours knows one name."""
+    marker = tmp_path / "ran"
+    ran: list[str] = []
+    with Redis.from_url(redis_url, socket_timeout=None) as redis:
+        queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
+        evil = queue.enqueue_call("subprocess.getoutput", args=[f"touch {marker}"])
+        queue.enqueue_call(RUN_EDIT_JOB, args=["edit-1"], job_id="edit-1", **EDIT_JOB_OPTIONS)
+        worker = ResidentWorker(
+            [queue],
+            connection=redis,
+            serializer=JSONSerializer,
+            job_class=allow_only({RUN_EDIT_JOB: ran.append}),
+            stopping=threading.Event(),
+        )
+        worker.work(burst=True, logging_level="ERROR")
+        refused = Job.fetch(evil.id, connection=redis, serializer=JSONSerializer)
+        assert refused.get_status() == JobStatus.FAILED
+        result = refused.latest_result()
+    assert ran == ["edit-1"]
+    assert not marker.exists()
+    assert result is not None
+    assert "'subprocess.getoutput' is not a job of this worker" in (result.exc_string or "")
