@@ -1,83 +1,113 @@
-"""Keys and current states at the subject's last token, for every live group (section 4.3).
+"""Keys and current states at the subject's last token, in one walk up the edited layers.
 
-Rows go through the model in canonical order and in batches of fixed size, so that the same set of
-groups always gives the same bits on the same machine.
+Writing into a layer changes only what lies above it. So all rows of all live groups go up block by
+block, as far as the subject's last token; at each edited layer they stop to give their keys, wait
+for its weights to be solved, and go on with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from memit_core.decoder import Decoder
 from memit_core.facts import Group
-from memit_core.hparams import HParams
 from memit_core.structure import Structure
-from memit_core.tokens import Row, collate, pad_id, prompt_row
-from memit_core.trace import run_until
+from memit_core.tokens import prompt_row
+from memit_core.walk import FEW_ROWS, Walk
 
-BATCH_ROWS = 64
-
-
-def group_rows(tokenizer: Any, groups: Sequence[Group], contexts: Sequence[str]) -> list[Row]:
-    """Every fact of every group in every context, contexts innermost, the bare prompt first."""
-    return [
-        prompt_row(tokenizer, fact, context)
-        for group in groups
-        for fact in group.facts
-        for context in contexts
-    ]
+BATCH_ROWS = 256
 
 
-@torch.no_grad()
-def compute_ks(
-    view: Any,
-    structure: Structure,
-    hparams: HParams,
-    tokenizer: Any,
-    groups: Sequence[Group],
-    rows: Sequence[Row],
-    layer: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys at `layer` and states at the last edited layer, on the weights that `view` has now.
+@dataclass(frozen=True)
+class _End:
+    """A row that ends with the subject's last token: of which fact, in which context."""
 
-    k is the projection's input: half the bare prompt's, half the mean over the sampled contexts,
-    then the mean over the group's facts. The state is the bare prompts' mean.
+    fact: int
+    context: int
+    ids: tuple[int, ...]
+
+
+class _Batch:
+    """Rows that walk together."""
+
+    def __init__(self, decoder: Decoder, ends: Sequence[_End]) -> None:
+        self.fact = torch.tensor([end.fact for end in ends])
+        self.context = torch.tensor([end.context for end in ends])
+        self.walk = Walk(decoder, [end.ids for end in ends])
+        self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.device)
+        self.last -= self.walk.shared
+
+
+class KeyWalk:
+    """Every fact of every group in every context, on the weights that a view has now.
+
+    Rows are walked in an order and in batches that depend on the groups alone, so that the same set
+    of groups gives the same bits on the same machine.
 
     Args:
-        rows: what `group_rows` gave for `groups`.
-
-    Returns:
-        K [m, groups] and H [d, groups], float64 on the CPU.
+        view: the weights; replaced layer by layer by the caller, never below where the walk is.
+        last: the last edited layer.
     """
-    device = next(view.parameters()).device
-    keys: list[torch.Tensor] = []
-    states: list[torch.Tensor] = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        batch = collate(rows[start : start + BATCH_ROWS], pad_id(tokenizer), device)
-        at = (torch.arange(len(batch.lookup), device=device), batch.lookup)
-        out = run_until(
-            view,
-            structure.blocks[hparams.layers[-1]],
-            batch,
-            {structure.projections[layer]: lambda k, at=at: keys.append(k[at].cpu().double())},  # type: ignore[misc]
+
+    def __init__(
+        self,
+        view: Any,
+        structure: Structure,
+        tokenizer: Any,
+        groups: Sequence[Group],
+        contexts: Sequence[str],
+        last: int,
+    ) -> None:
+        self._decoder = Decoder(view, structure)
+        self._view = view
+        self._structure = structure
+        self._last = last
+        facts = [fact for group in groups for fact in group.facts]
+        self._group = torch.tensor([g for g, group in enumerate(groups) for _ in group.facts])
+        self._facts, self._contexts = len(facts), len(contexts)
+        self._batches: list[_Batch] = []
+        together: list[list[_End]] = []
+        for c, context in enumerate(contexts):
+            rows = [prompt_row(tokenizer, fact, context) for fact in facts]
+            ends = [_End(f, c, row.ids[: row.lookup + 1]) for f, row in enumerate(rows)]
+            together.append(sorted(ends, key=lambda end: len(end.ids)))
+        if len(facts) * (len(contexts) - 1) < FEW_ROWS:
+            together = [together[0], [end for ends in together[1:] for end in ends]]
+        for ends in together:
+            for start in range(0, len(ends), BATCH_ROWS):
+                self._batches.append(_Batch(self._decoder, ends[start : start + BATCH_ROWS]))
+
+    @torch.no_grad()
+    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Walk up to `layer`, and look.
+
+        Returns:
+            Keys K [m, groups]: the projection's input, half the bare prompt's and half the mean
+            over the sampled contexts, then the mean over the group's facts. States H [d, groups]
+            after the last edited layer: the mean over the bare prompts. Float64, on the CPU.
+        """
+        keys = torch.zeros(
+            self._facts, self._contexts, self._structure.intermediate, dtype=torch.float64
         )
-        states.append(out[at].cpu().double())
-    facts = sum(len(group.facts) for group in groups)
-    k = _over_contexts(torch.cat(keys).reshape(facts, len(rows) // facts, -1))
-    h = torch.cat(states).reshape(facts, len(rows) // facts, -1)[:, 0]
-    return _over_facts(k, groups).T, _over_facts(h, groups).T
+        states = torch.zeros(self._facts, self._structure.hidden, dtype=torch.float64)
+        projection = self._view.get_submodule(self._structure.projections[layer])
+        for batch in self._batches:
+            batch.walk.advance(layer - 1)
+            here = (torch.arange(len(batch.last), device=batch.last.device), batch.last)
+            bare = batch.context[0] == 0
+            inputs, out = batch.walk.look(projection, self._last if bare else None)
+            keys[batch.fact, batch.context] = inputs[here].cpu().double()
+            if out is not None:
+                states[batch.fact] = out[here].cpu().double()
+        k = keys[:, 0] if self._contexts == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
+        return self._over_facts(k).T, self._over_facts(states).T
 
-
-def _over_contexts(k: torch.Tensor) -> torch.Tensor:
-    """[facts, contexts, m] → [facts, m]: half bare, half sampled (the official grouping)."""
-    if k.shape[1] == 1:
-        return k[:, 0]
-    return (k[:, 0] + k[:, 1:].mean(1)) / 2
-
-
-def _over_facts(values: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
-    """[facts, n] → [groups, n], the mean over each group's facts."""
-    parts = torch.split(values, [len(group.facts) for group in groups])
-    return torch.stack([part.mean(0) for part in parts])
+    def _over_facts(self, values: torch.Tensor) -> torch.Tensor:
+        """[facts, n] → [groups, n], the mean over each group's facts."""
+        count = torch.bincount(self._group)
+        total = torch.zeros(len(count), values.shape[1], dtype=values.dtype)
+        return total.index_add_(0, self._group, values) / count[:, None]

@@ -1,30 +1,39 @@
 """z: the hidden state at the last edited layer that makes the model say the new facts.
 
-Section 4.3 of the paper, for many groups at once. What a step recomputes is only what depends on
-δ: the blocks above the last edited layer, and the head at the positions of the targets.
+Section 4.3 of the paper, for many groups at once. A step runs what depends on δ and nothing else:
+the blocks above the last edited layer, from the subject's last token on, and the head where a
+target is predicted. Groups that are done leave the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from memit_core.errors import InvalidFact
+from memit_core.decoder import Decoder
+from memit_core.errors import InvalidFact, OutOfMemory
 from memit_core.facts import Group
 from memit_core.hparams import HParams
+from memit_core.live import live_rows
+from memit_core.precision import memory_budget, out_of_memory
 from memit_core.progress import Progress
-from memit_core.structure import Structure, first_tensor
-from memit_core.tokens import Row, collate, pad_id, subject_row, target_row
-from memit_core.trace import hooked
+from memit_core.tokens import Row, subject_row, target_row
+from memit_core.walk import FEW_ROWS
+
+log = logging.getLogger(__name__)
 
 STOP_LOSS = 0.05
-BATCH_TOKENS = 2_048
-MAX_GROUP_TOKENS = 16 * BATCH_TOKENS
+MAX_GROUP_TOKENS = 32_768
 """A group is optimised whole: its rows and their gradients are in memory together."""
+LEAVE_SHARE = 0.8
+"""A batch is packed anew when no more than this share of its groups is still open."""
+HEAD_ROWS = 256
+"""Rows whose logits are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,26 @@ class Target:
 class _Rows:
     """The sequences of one group: every fact in every context, then the subject's KL row."""
 
-    rows: list[Row]
-    bare: list[int]
-    """Indices of the rows without a context, one a fact: their state is h₀."""
+    facts: list[list[Row]]
+    """By context, the bare one first; a row a fact."""
+    subject: Row
+
+    @property
+    def live(self) -> int:
+        """Tokens that a step runs, padding within the group included."""
+        rows = [row for context in self.facts for row in context]
+        return len(rows) * max(len(row.ids) - row.lookup for row in rows) + 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Live and preceding tokens of the longest row: groups alike in it waste no padding."""
+        rows = [row for context in self.facts for row in context]
+        return max(len(row.ids) - row.lookup for row in rows), max(row.lookup for row in rows)
 
 
 def compute_z(
-    view: Any,
-    structure: Structure,
+    exact: Decoder,
+    fast: Decoder,
     hparams: HParams,
     tokenizer: Any,
     contexts: Sequence[str],
@@ -58,204 +79,232 @@ def compute_z(
     progress: Progress,
     *,
     max_tokens: int | None = None,
+    batch_tokens: int | None = None,
 ) -> list[Target]:
     """Optimise z for each group, in batches; a group's result does not depend on its batch.
 
     Args:
-        view: a view of the base model with unedited weights.
+        exact: the unedited base; runs the blocks up to the last edited layer.
+        fast: the same, in the precision in which the blocks above shall run.
         contexts: prefixes, the empty one first.
         max_tokens: longest prompt and target together.
+        batch_tokens: live tokens of a batch; by default what free memory holds.
 
     Raises:
         InvalidFact: a fact cannot be tokenised as needed.
+        OutOfMemory: not even one group fits.
         Cancelled: raised by `progress`.
     """
-    targets: list[Target] = []
-    for batch in _batches([_rows(tokenizer, group, contexts, max_tokens) for group in groups]):
-        targets += _Optimisation(view, structure, hparams, tokenizer, len(contexts), batch).run(
-            lambda step, loss: progress(
-                "z",
-                len(targets) * hparams.v_num_grad_steps + step * len(batch),  # noqa: B023
-                len(groups) * hparams.v_num_grad_steps,
-                loss=loss,
-            )
-        )
-    return targets
+    prepared = [_rows(tokenizer, group, contexts, max_tokens) for group in groups]
+    waiting = sorted(range(len(groups)), key=lambda g: prepared[g].shape)
+    budget = batch_tokens or memory_budget(fast)
+    found: dict[int, Target] = {}
+    while waiting:
+        batch = _first_batch(waiting, prepared, budget)
+        try:
+            optimisation = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch])
+            targets = optimisation.run(_report(progress, len(found), len(batch), len(groups)))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise OutOfMemory("z", [groups[batch[0]].subject]) from error
+            budget = sum(prepared[g].live for g in batch) // 2
+            log.warning("out of memory at %d facts a batch: going on with half", len(batch))
+            continue
+        found |= dict(zip(batch, targets, strict=True))
+        waiting = waiting[len(batch) :]
+    return [found[g] for g in range(len(groups))]
+
+
+def _report(
+    progress: Progress, before: int, size: int, total: int
+) -> Callable[[float, float], None]:
+    """Progress in groups: a batch's count by the share of its steps that are done."""
+    return lambda share, loss: progress("z", before + int(share * size), total, loss=loss)
 
 
 def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None) -> _Rows:
-    rows = [
-        target_row(tokenizer, fact, context, max_tokens=max_tokens if not context else None)
-        for fact in group.facts
+    facts = [
+        [
+            target_row(tokenizer, fact, context, max_tokens=max_tokens if not context else None)
+            for fact in group.facts
+        ]
         for context in contexts
     ]
-    bare = list(range(0, len(rows), len(contexts)))
-    tokens = len(rows) * max(len(row.ids) for row in rows)
-    if tokens > MAX_GROUP_TOKENS:
+    rows = _Rows(facts, subject_row(tokenizer, group.facts[0]))
+    if rows.live > MAX_GROUP_TOKENS:
         raise InvalidFact(
-            f"has {len(group.facts)} live facts, {tokens} tokens in all their contexts, "
+            f"has {len(group.facts)} live facts, {rows.live} tokens in all their contexts, "
             f"of which at most {MAX_GROUP_TOKENS} can be optimised together",
             subject=group.subject,
             field="subject",
             limit=MAX_GROUP_TOKENS,
         )
-    return _Rows([*rows, subject_row(tokenizer, group.facts[0])], bare)
+    return rows
 
 
-def _batches(groups: Sequence[_Rows]) -> list[list[_Rows]]:
-    """Cut the groups into batches of at most `BATCH_TOKENS` padded tokens, or one group each."""
-    batches: list[list[_Rows]] = []
-    rows = width = 0
-    for group in groups:
-        rows += len(group.rows)
-        width = max(width, *(len(row.ids) for row in group.rows))
-        if not batches or rows * width > BATCH_TOKENS:
-            batches.append([])
-            rows, width = len(group.rows), max(len(row.ids) for row in group.rows)
-        batches[-1].append(group)
-    return batches
+def _first_batch(waiting: Sequence[int], rows: Sequence[_Rows], budget: int) -> list[int]:
+    """As many of the first groups as have at most `budget` live tokens, padded; at least one."""
+    count = width = size = 0
+    for size, g in enumerate(waiting):
+        count += sum(len(context) for context in rows[g].facts)
+        width = max(width, rows[g].shape[0])
+        if size and count * width > budget:
+            return list(waiting[:size])
+    return list(waiting[: size + 1])
 
 
 class _Optimisation:
     """One batch of groups: the constants of the optimisation, and its loop."""
 
     def __init__(
-        self,
-        view: Any,
-        structure: Structure,
-        hparams: HParams,
-        tokenizer: Any,
-        n_contexts: int,
-        groups: Sequence[_Rows],
+        self, exact: Decoder, fast: Decoder, hparams: HParams, groups: Sequence[_Rows]
     ) -> None:
         self.hparams = hparams
-        self.norm = view.get_submodule(structure.norm)
-        self.head = view.get_submodule(structure.head)
-        self.upper = [view.get_submodule(p) for p in structure.blocks[hparams.layers[-1] + 1 :]]
-        device = next(view.parameters()).device
-        rows = [row for group in groups for row in group.rows]
+        self.fast = fast
         self.size = len(groups)
-        self.batch = collate(rows, pad_id(tokenizer), device)
-        self.group_of_row = torch.tensor(
-            [g for g, group in enumerate(groups) for _ in group.rows], device=device
-        )
-        self._index_targets(groups, n_contexts, device)
-        self.hidden, self.calls = self._lower(view, structure)
-        states = self.hidden[torch.arange(len(rows), device=device), self.batch.lookup].float()
-        starts = self.kl_rows - torch.tensor([len(g.rows) - 1 for g in groups], device=device)
-        self.h0 = torch.stack(
-            [
-                states[start + torch.tensor(group.bare, device=device)].mean(0)
-                for start, group in zip(starts, groups, strict=True)
-            ]
-        )
-
-    def _index_targets(
-        self, groups: Sequence[_Rows], n_contexts: int, device: torch.device
-    ) -> None:
-        """Flat lists over all target tokens: row, position, id, weight in the NLL, group."""
-        flat: list[tuple[int, int, int, float, int]] = []
-        kl_rows: list[int] = []
-        at = 0
-        for g, group in enumerate(groups):
-            for row in group.rows[:-1]:
-                weight = 1 / (len(row.targets) * n_contexts * len(group.bare))
-                flat += [
-                    (at, position, token, weight, g)
-                    for position, token in zip(row.target_positions, row.targets, strict=True)
-                ]
-                at += 1
-            kl_rows.append(at)
-            at += 1
-        self.kl_rows = torch.tensor(kl_rows, device=device)
-        columns = list(zip(*flat, strict=True))
-        self.target_row, self.target_position, self.target_id = (
-            torch.tensor(column, device=device) for column in columns[:3]
-        )
-        self.target_weight = torch.tensor(columns[3], device=device)
-        self.target_group = torch.tensor(columns[4], device=device)
-
-    @torch.no_grad()
-    def _lower(
-        self, view: Any, structure: Structure
-    ) -> tuple[torch.Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-        """One full forward: the states below which nothing depends on δ, and how blocks are called.
-
-        What a block gets besides hidden states (masks, rotary embeddings) stays the same in every
-        step, so the blocks above are called again with it.
-        """
-        states: list[torch.Tensor] = []
-        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        last = view.get_submodule(structure.blocks[self.hparams.layers[-1]])
-        handles = [
-            last.register_forward_hook(lambda _m, _a, out: states.append(first_tensor(out))),
-            *(
-                block.register_forward_pre_hook(
-                    lambda _m, args, kwargs: calls.append((args, dict(kwargs))), with_kwargs=True
-                )
-                for block in self.upper
-            ),
+        layer, device = hparams.layers[-1], fast.device
+        n_contexts = len(groups[0].facts)
+        by_context = [
+            [row for group in groups for row in group.facts[c]] for c in range(n_contexts)
         ]
-        with hooked(handles):
-            view.base_model(**self.batch.inputs(), use_cache=False)
-        return states[0].detach(), calls
+        n_facts = len(by_context[0])
+        everything = [row for context in by_context for row in context]
+        walks = by_context if len(everything) >= FEW_ROWS else [everything]
+        owner = [g for g, group in enumerate(groups) for _ in group.facts[0]]
+        self.facts, states = live_rows(exact, fast, walks, layer)
+        self.fact_group = torch.tensor(owner * n_contexts, device=device)
+        self.subjects, _ = live_rows(exact, fast, [[group.subject for group in groups]], layer)
+        self.subject_group = torch.arange(self.size, device=device)
+        share = torch.bincount(self.fact_group[:n_facts], minlength=self.size)
+        self.h0 = torch.zeros(self.size, states.shape[1], device=device)
+        self.h0.index_add_(0, self.fact_group[:n_facts], states[:n_facts])
+        self.h0 /= share[:, None]
+        flat = [
+            (i, position - row.lookup, token, 1 / len(row.targets))
+            for i, row in enumerate(everything)
+            for position, token in zip(row.target_positions, row.targets, strict=True)
+        ]
+        at, column, token, weight = zip(*flat, strict=True)
+        self.target_row = torch.tensor(at, device=device)
+        self.target_column = torch.tensor(column, device=device)
+        self.target_id = torch.tensor(token, device=device)
+        self.target_weight = torch.tensor(weight, device=device) / (
+            n_contexts * share[self.fact_group[self.target_row]]
+        )
+        self.base_log_p = torch.empty(0)
 
-    def _logits(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities with δ [groups, d] added at every subject's last token.
+    # one step
+
+    def losses(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The paper's three terms of every group, and their gradient.
+
+        Args:
+            delta: [groups, d] float32; gets the gradient of the sum in `delta.grad`.
 
         Returns:
-            [target tokens, vocabulary] and, at the KL rows, [groups, vocabulary]; float32.
+            Loss [groups] float32, NaN where a group has left the batch; and whether every target
+            token is the most probable one in all contexts, [groups] bool.
         """
-        rows = torch.arange(len(self.batch.lookup), device=delta.device)
-        added = delta[self.group_of_row].to(self.hidden.dtype)
-        hidden = self.hidden.index_put((rows, self.batch.lookup), added, accumulate=True)
-        for block, (args, kwargs) in zip(self.upper, self.calls, strict=True):
-            if args:
-                hidden = first_tensor(block(hidden, *args[1:], **kwargs))
-            else:
-                hidden = first_tensor(block(**{**kwargs, "hidden_states": hidden}))
-        wanted_rows = torch.cat([self.target_row, self.kl_rows])
-        positions = torch.cat([self.target_position, self.batch.lookup[self.kl_rows]])
-        logits = self.head(self.norm(hidden[wanted_rows, positions])).float()
-        log_p = functional.log_softmax(logits, dim=-1)
-        return log_p[: len(self.target_row)], log_p[len(self.target_row) :]
-
-    def losses(
-        self, delta: torch.Tensor, kl_base: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The paper's three terms, [groups] float32, and log p of the KL rows at δ = 0."""
         hp = self.hparams
-        log_p, kl_rows = self._logits(delta)
-        gathered = log_p.gather(1, self.target_id[:, None])[:, 0] * self.target_weight
-        nll = -torch.zeros(self.size, device=delta.device).index_add(0, self.target_group, gathered)
-        base = kl_rows.detach() if kl_base is None else kl_base
-        kl = functional.kl_div(base, kl_rows, reduction="none", log_target=True).sum(-1)
-        decay = delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
-        return nll + hp.kl_factor * kl + hp.v_weight_decay * decay, base
+        hidden = self.facts.above(delta[self.fact_group])
+        ends = torch.cat(
+            [
+                hidden[self.target_row, self.target_column],
+                self.subjects.above(delta[self.subject_group])[:, 0],
+            ]
+        )
+        loss, leads, slope = self._head(ends.detach())
+        ends.backward(slope)  # type: ignore[no-untyped-call]
+        decay = hp.v_weight_decay * delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
+        decay[self.subject_group].sum().backward()
+        return loss + decay.detach(), leads
 
-    def run(self, on_step: Any) -> list[Target]:
+    def _head(self, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """NLL and KL of every group, whether its targets lead, and the gradient at `ends`.
+
+        The vocabulary is wide, so logits and their gradient are made for a few rows at a time.
+        """
+        n = len(self.target_row)
+        loss = torch.full((self.size,), torch.nan, device=ends.device)
+        loss[self.subject_group] = 0
+        leads = torch.ones(self.size, dtype=torch.bool, device=ends.device)
+        base: list[torch.Tensor] = []
+        slopes: list[torch.Tensor] = []
+        for start in range(0, len(ends), HEAD_ROWS):
+            rows = torch.arange(start, min(start + HEAD_ROWS, len(ends)), device=ends.device)
+            leaf = ends[rows].requires_grad_()
+            log_p = functional.log_softmax(self.fast.logits(leaf).float(), dim=-1)
+            target, subject = rows[rows < n], rows[rows >= n] - n
+            mine = log_p[: len(target)]
+            nll = -mine.gather(1, self.target_id[target, None])[:, 0] * self.target_weight[target]
+            owner = self.fact_group[self.target_row[target]]
+            wrong = mine.detach().argmax(-1) != self.target_id[target]
+            leads[owner[wrong]] = False
+            now = log_p[len(target) :]
+            if not len(self.base_log_p):
+                base.append(now.detach())
+            before = base[-1] if base else self.base_log_p[subject]
+            kl = functional.kl_div(before, now, reduction="none", log_target=True).sum(-1)
+            kl = kl * self.hparams.kl_factor
+            (nll.sum() + kl.sum()).backward()  # type: ignore[no-untyped-call]
+            if leaf.grad is not None:
+                slopes.append(leaf.grad)
+            loss.index_add_(0, owner, nll.detach())
+            loss.index_add_(0, self.subject_group[subject], kl.detach())
+        if base:
+            self.base_log_p = torch.cat(base)
+        return loss, leads, torch.cat(slopes)
+
+    # the loop
+
+    def run(self, on_step: Callable[[float, float], None]) -> list[Target]:
         """Adam on δ with clamp and stopping by group; returns z = h₀ + δ."""
         hp = self.hparams
         delta = torch.zeros_like(self.h0, requires_grad=True)
         optimizer = torch.optim.Adam([delta], lr=hp.v_lr)
-        open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
         final = torch.full((self.size,), torch.nan, device=delta.device)
-        kl_base: torch.Tensor | None = None
+        open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
+        more = torch.full((self.size,), hp.v_num_grad_steps, device=delta.device)
         for step in range(hp.v_num_grad_steps):
-            loss, kl_base = self.losses(delta, kl_base)
-            final = torch.where(open_, loss.detach(), final)
-            open_ = open_ & final.isfinite() & (final >= STOP_LOSS)
-            on_step(step + 1, float(final.nanmean()))
+            optimizer.zero_grad()
+            loss, leads = self.losses(delta)
+            final = torch.where(open_, loss, final)
+            if hp.v_stop_after_lead is not None:
+                # ENCORE's stop: some more steps once the target leads everywhere.
+                more = torch.where(leads, more.clamp_max(hp.v_stop_after_lead), more) - 1
+            open_ = open_ & final.isfinite() & (final >= STOP_LOSS) & (more >= 0)
+            on_step((step + 1) / hp.v_num_grad_steps, float(final.nanmean()))
             if not open_.any() or step == hp.v_num_grad_steps - 1:
                 break
-            optimizer.zero_grad()
-            loss[open_].sum().backward()  # type: ignore[no-untyped-call]
             before = delta.detach().clone()
             optimizer.step()
             with torch.no_grad():
                 delta.copy_(self._project(torch.where(open_[:, None], delta, before)))
+            self._leave(open_)
         z = (self.h0 + delta.detach()).cpu()
         return [Target(z[g], float(final[g])) for g in range(self.size)]
+
+    def _leave(self, open_: torch.Tensor) -> None:
+        """Pack the batch anew without the groups that are done, when enough of them are."""
+        staying = open_[self.subject_group]
+        if int(staying.sum()) > LEAVE_SHARE * len(staying):
+            return
+        rows = open_[self.fact_group].nonzero()[:, 0]
+        place = torch.full((len(self.fact_group),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        kept = place[self.target_row] >= 0
+        self.target_row = place[self.target_row[kept]]
+        self.target_column, self.target_id, self.target_weight = (
+            column[kept] for column in (self.target_column, self.target_id, self.target_weight)
+        )
+        self.facts = self.facts.select(rows)
+        self.fact_group = self.fact_group[rows]
+        subjects = staying.nonzero()[:, 0]
+        self.subjects = self.subjects.select(subjects)
+        self.subject_group = self.subject_group[subjects]
+        self.base_log_p = self.base_log_p[subjects]
 
     def _project(self, delta: torch.Tensor) -> torch.Tensor:
         """Keep ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖."""

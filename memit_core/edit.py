@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from memit_core.cache import Cache, MemoryCache
-from memit_core.compute_ks import compute_ks, group_rows
+from memit_core.compute_ks import KeyWalk
 from memit_core.compute_z import Target, compute_z
 from memit_core.corpus import default_corpus
 from memit_core.covariance import (
@@ -29,13 +29,16 @@ from memit_core.covariance import (
     decode_covariance,
     encode_covariance,
 )
+from memit_core.decoder import Decoder
+from memit_core.discover import discover
 from memit_core.errors import NonFinite
 from memit_core.facts import Group
 from memit_core.hparams import HParams, for_model
 from memit_core.loading import LoadedModel
+from memit_core.precision import fast_decoder, z_dtype
 from memit_core.progress import Progress, silent
-from memit_core.solve import solve
-from memit_core.structure import Structure, discover
+from memit_core.solve import Solver
+from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
 from memit_core.views import set_weight, view_of
 from memit_core.weights import Delta, decode, encode, served_weight, smallest
@@ -50,6 +53,8 @@ class Editor:
         corpus: text for the covariance; by default the packaged sample.
         cache: where templates, covariance and z of this base are kept.
         max_tokens: longest prompt and target of a fact together.
+        z_dtype: precision of the blocks above the last edited layer while z is optimised:
+            "float32", "bfloat16", or "auto", which is bfloat16 where the device gains from it.
 
     Raises:
         UnsupportedModel: the model's structure was not found.
@@ -63,6 +68,7 @@ class Editor:
         corpus: str | None = None,
         cache: Cache | None = None,
         max_tokens: int | None = None,
+        z_dtype: str = "auto",
     ) -> None:
         self.loaded = loaded
         self.structure: Structure = discover(loaded.model)
@@ -73,6 +79,9 @@ class Editor:
         self.corpus = default_corpus() if corpus is None else corpus
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.max_tokens = max_tokens
+        self.z_dtype = z_dtype
+        self._solvers: dict[int, Solver] = {}
+        self._solvers_of: float | None = None
 
     # what belongs to the base and is made once
 
@@ -149,9 +158,10 @@ class Editor:
         found = [self._kept(group) for group in groups]
         missing = [group for group, z in zip(groups, found, strict=True) if z is None]
         if missing:
+            exact, fast = self._decoders()
             fresh = compute_z(
-                view_of(self.loaded.model),
-                self.structure,
+                exact,
+                fast,
                 self.hparams,
                 self.loaded.tokenizer,
                 self.contexts,
@@ -165,6 +175,13 @@ class Editor:
             }
             found = [z or by_subject[g.subject] for g, z in zip(groups, found, strict=True)]
         return [target for target in found if target is not None]
+
+    def _decoders(self) -> tuple[Decoder, Decoder]:
+        """The base in its own precision, and its upper blocks in that of the optimisation."""
+        loaded, layer = self.loaded, self.hparams.layers[-1]
+        dtype = z_dtype(loaded.device, loaded.dtype, self.z_dtype)
+        exact = Decoder(view_of(loaded.model), self.structure)
+        return exact, fast_decoder(loaded.model, self.structure, dtype, layer)
 
     def _kept(self, group: Group) -> Target | None:
         data = self.cache.get(self.z_name(group))
@@ -208,21 +225,30 @@ class Editor:
         if bad:
             raise NonFinite("z", bad)
         z = torch.stack([target.z for target in targets]).double().T
-        covariance = self.covariance(progress)
-        rows = group_rows(self.loaded.tokenizer, groups, self.contexts)
+        self.covariance(progress)
         view = view_of(self.loaded.model)
+        walk = KeyWalk(
+            view, self.structure, self.loaded.tokenizer, groups, self.contexts, hp.layers[-1]
+        )
         solved: dict[int, bytes] = {}
         for i, layer in enumerate(hp.layers):
             progress("insert", i, len(hp.layers))
-            keys, states = compute_ks(
-                view, self.structure, hp, self.loaded.tokenizer, groups, rows, layer
-            )
+            keys, states = walk.at(layer)
             residual = (z - states) / (len(hp.layers) - i)
-            right = solve(covariance[layer], keys, weight)
+            right = self._solver(layer, weight).solve(keys)
             solved[layer] = encode(smallest(residual, right))
             self._set(view, layer, decode(solved[layer]))
         progress("insert", len(hp.layers), len(hp.layers))
         return solved
+
+    def _solver(self, layer: int, weight: float) -> Solver:
+        """A layer's solver; the factors that it makes stay for one λ at a time."""
+        if self._solvers_of != weight:
+            self._solvers_of, self._solvers = weight, {}
+        if layer not in self._solvers:
+            covariance = self.covariance()[layer].to(self.loaded.device)
+            self._solvers[layer] = Solver(covariance, weight)
+        return self._solvers[layer]
 
     def apply(self, solved: Mapping[int, bytes]) -> Any:
         """A view of the base with these changes: the model that is served."""

@@ -3,6 +3,7 @@
 MemitError
 ├── UnsupportedModel   the model cannot be edited; the message says what was not found
 ├── InvalidFact        a fact cannot be written into this model; names the fact and the reason
+├── OutOfMemory        the device's memory does not hold the least that can be done at a time
 ├── NonFinite          a computed quantity is NaN or infinite; names the facts it came from
 └── Cancelled          the caller asked to stop between two steps
 """
@@ -29,6 +30,18 @@ class InvalidFact(MemitError):
         self.subject = subject
         self.field = field
         self.limit = limit
+
+
+class OutOfMemory(MemitError):
+    """Memory ran out at `stage`, with as little at a time as is possible."""
+
+    def __init__(self, stage: str, subjects: Sequence[str] = ()) -> None:
+        about = f" for {', '.join(map(repr, subjects))}" if subjects else ""
+        super().__init__(
+            f"out of memory at stage {stage}{about}: free some on the device, or use a larger one"
+        )
+        self.stage = stage
+        self.subjects = tuple(subjects)
 
 
 class NonFinite(MemitError):

@@ -13,12 +13,14 @@ import torch
 from torch.nn import functional
 
 from memit_core.covariance import SEQUENCE_TOKENS, corpus_rows
+from memit_core.decoder import Decoder
 from memit_core.facts import Fact
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
-from memit_core.tokens import Row, collate, continuation_row, pad_id
+from memit_core.target_scores import TargetScore, score_targets
+from memit_core.tokens import collate, pad_id
+from memit_core.trace import run_until
 
-BATCH_ROWS = 32
 CONTROL_TOKENS = 512
 CONTROL_CHARS = 8_000
 
@@ -62,12 +64,7 @@ def evaluate_facts(
     if not facts:
         return []
     pairs = [pair for fact in facts for pair in _questions(fact)]
-    rows = [continuation_row(tokenizer, prompt, target) for prompt, target in pairs]
-    answers: list[tuple[float, bool]] = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        progress("evaluate", start, len(rows))
-        answers += _score(view, structure, tokenizer, rows[start : start + BATCH_ROWS])
-    progress("evaluate", len(rows), len(rows))
+    answers = score_targets(view, structure, tokenizer, pairs, progress)
     scores, at = [], 0
     for fact in facts:
         count = len(_questions(fact))
@@ -84,11 +81,11 @@ def _questions(fact: Fact) -> list[tuple[str, str]]:
     return [(p, target) for p in prompts for target in (fact.target_new, fact.target_true)]
 
 
-def _fact_score(fact: Fact, answers: Sequence[tuple[float, bool]]) -> FactScore:
-    p_new, success = answers[0]
+def _fact_score(fact: Fact, answers: Sequence[TargetScore]) -> FactScore:
+    success, p_new = answers[0].greedy, answers[0].p
     if fact.target_true is None:
         return FactScore(success, p_new, None, None, None)
-    p = [probability for probability, _ in answers]
+    p = [answer.p for answer in answers]
     wins = [new > true for new, true in zip(p[::2], p[1::2], strict=True)]
     losses = [true > new for new, true in zip(p[::2], p[1::2], strict=True)]
     end = 1 + len(fact.paraphrase_prompts)
@@ -97,27 +94,6 @@ def _fact_score(fact: Fact, answers: Sequence[tuple[float, bool]]) -> FactScore:
 
 def _share(hits: Sequence[bool]) -> float | None:
     return sum(hits) / len(hits) if hits else None
-
-
-@torch.no_grad()
-def _score(
-    view: Any, structure: Structure, tokenizer: Any, rows: Sequence[Row]
-) -> list[tuple[float, bool]]:
-    """(probability of the target, whether greedy decoding gives it) for each row."""
-    device = next(view.parameters()).device
-    batch = collate(rows, pad_id(tokenizer), device)
-    hidden = view.base_model(**batch.inputs(), use_cache=False)[0]
-    row_of = [i for i, row in enumerate(rows) for _ in row.targets]
-    position = [p for row in rows for p in row.target_positions]
-    targets = torch.tensor([t for row in rows for t in row.targets], device=device)
-    logits = view.get_submodule(structure.head)(hidden[row_of, position]).float()
-    log_p = functional.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].cpu()
-    hit = (logits.argmax(-1) == targets).cpu()
-    lengths = [len(row.targets) for row in rows]
-    return [
-        (float(part.mean().exp()), bool(hits.all()))
-        for part, hits in zip(torch.split(log_p, lengths), torch.split(hit, lengths), strict=True)
-    ]
 
 
 class ControlText:
@@ -131,29 +107,30 @@ class ControlText:
         self.pad = pad_id(tokenizer)
         self.rows = corpus_rows(tokenizer, corpus[-CONTROL_CHARS:], CONTROL_TOKENS)
         self.base_hidden = self._hidden(base)
+        self._decoder = Decoder(base, structure)
 
     @torch.no_grad()
     def _hidden(self, view: Any) -> torch.Tensor:
-        """Normed states at every token that has a next one, [tokens, d]."""
+        """States after the last block at every token that has a next one, [tokens, d]."""
         device = next(view.parameters()).device
         parts = []
         for row in self.rows:
             batch = collate([row], self.pad, device)
-            parts.append(view.base_model(**batch.inputs(), use_cache=False)[0][0, :-1])
+            parts.append(run_until(view, self.structure.blocks[-1], batch, {})[0, :-1])
         return torch.cat(parts)
 
     @torch.no_grad()
     def drift(self, view: Any) -> Drift:
         """Perplexity ratio and KL of the weights of `view` against the base's."""
         hidden = self._hidden(view)
-        head = view.get_submodule(self.structure.head)
+        logits = self._decoder.logits  # edits leave the head as it is
         targets = torch.tensor([t for row in self.rows for t in row.ids[1:]], device=hidden.device)
         nll = base_nll = kl = 0.0
         # The vocabulary is wide: a slice of positions at a time.
         for start in range(0, len(targets), SEQUENCE_TOKENS):
             part = slice(start, start + SEQUENCE_TOKENS)
-            ours = functional.log_softmax(head(hidden[part]).float(), -1)
-            base = functional.log_softmax(head(self.base_hidden[part]).float(), -1)
+            ours = functional.log_softmax(logits(hidden[part]).float(), -1)
+            base = functional.log_softmax(logits(self.base_hidden[part]).float(), -1)
             nll -= float(ours.gather(1, targets[part, None]).sum())
             base_nll -= float(base.gather(1, targets[part, None]).sum())
             kl += float(functional.kl_div(base, ours, reduction="sum", log_target=True))

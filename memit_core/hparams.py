@@ -27,8 +27,10 @@ _RANGES: dict[str, tuple[type, float]] = {
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
+    "v_stop_after_lead": (int, 0),
 }
 """What each number must be, and the least it may be."""
+_OPTIONAL = {"v_stop_after_lead"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class HParams:
     v_weight_decay: float = 0.5
     clamp_norm_factor: float = 0.75
     kl_factor: float = 0.0625
+    v_stop_after_lead: int | None = None
+    """Steps after which a fact is done once its target leads in every context (ENCORE, 2502.01636);
+    None: the loss alone decides, as in the paper."""
     mom2_update_weight: float = 15_000.0
     """λ: how many average tokens the old memory weighs."""
     mom2_n_tokens: int = 40_000
@@ -59,6 +64,8 @@ class HParams:
             raise MemitError(f"hparams: layers must be ascending and distinct, got {layers}")
         for name, (kind, least) in _RANGES.items():
             value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
             allowed = int if kind is int else (int, float)
             fits = isinstance(value, allowed) and not isinstance(value, bool)
             if not fits or not math.isfinite(value) or value < least:
@@ -73,7 +80,14 @@ class HParams:
     @property
     def z_digest(self) -> str:
         """SHA-256 in hex of what z depends on: not λ, not the layers below the last."""
-        wanted = ("v_num_grad_steps", "v_lr", "v_weight_decay", "clamp_norm_factor", "kl_factor")
+        wanted = (
+            "v_num_grad_steps",
+            "v_lr",
+            "v_weight_decay",
+            "clamp_norm_factor",
+            "kl_factor",
+            "v_stop_after_lead",
+        )
         chosen = {name: getattr(self, name) for name in wanted} | {"layer": self.layers[-1]}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 

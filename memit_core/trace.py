@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from torch import nn
 
 from memit_core.structure import first_tensor
 from memit_core.tokens import Batch
@@ -51,3 +52,26 @@ def run_until(
         except _Stop:
             return result[0]
     raise RuntimeError(f"{path} did not run")
+
+
+def input_of(
+    module: nn.Module, forward: Callable[[], torch.Tensor], to_the_end: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What goes into `module` during `forward`, and what that returns, if it may come to its end.
+
+    Raises:
+        RuntimeError: `module` did not run.
+    """
+    seen: list[torch.Tensor] = []
+
+    def read(_module: Any, args: Any) -> None:
+        seen.append(args[0])
+        if not to_the_end:
+            raise _Stop
+
+    out: torch.Tensor | None = None
+    with hooked([module.register_forward_pre_hook(read)]), suppress(_Stop):
+        out = forward()
+    if not seen:
+        raise RuntimeError(f"{type(module).__name__} did not run")
+    return seen[0], out

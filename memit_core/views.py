@@ -7,6 +7,7 @@ and a weight replaced in it is not replaced in its source.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,21 @@ def view_of(model: Any) -> Any:
     """A deep copy of the module tree that shares every parameter and buffer with `model`."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
+
+
+def cast_view(model: Any, dtype: torch.dtype, *, except_for: Sequence[str] = ()) -> Any:
+    """A view whose parameters are copies in `dtype`; those of the modules named stay shared.
+
+    Buffers stay as they are: rotary frequencies need their precision.
+    """
+    shared = {id(t) for path in except_for for t in model.get_submodule(path).parameters()}
+    memo: dict[int, torch.Tensor] = {id(buffer): buffer for buffer in model.buffers()}
+    for tensor in model.parameters():
+        if id(tensor) in shared or tensor.dtype == dtype:
+            memo[id(tensor)] = tensor
+        else:
+            memo[id(tensor)] = nn.Parameter(tensor.detach().to(dtype), requires_grad=False)
+    return copy.deepcopy(model, memo=memo)
 
 
 def set_weight(view: Any, path: str, weight: torch.Tensor) -> None:

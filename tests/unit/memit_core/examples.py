@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from memit_core.compute_z import Target, compute_z
+from memit_core.decoder import Decoder
+from memit_core.discover import discover
 from memit_core.edit import Editor
-from memit_core.facts import Fact
+from memit_core.facts import Fact, Group
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel, adopt_model
+from memit_core.precision import fast_decoder
+from memit_core.progress import silent
+from memit_core.views import view_of
 from tests.reference import Settings
 from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
 
@@ -43,7 +52,32 @@ def loaded_tiny(name: str, seed: int = 0) -> LoadedModel:
 
 def editor_of(loaded: LoadedModel, hparams: HParams = HPARAMS, **options: Any) -> Editor:
     """An editor whose covariance comes from the text that the tokenizer was trained on."""
-    return Editor(loaded, hparams, corpus=TEXT, **options)
+    return Editor(loaded, hparams, corpus=TEXT, **{"z_dtype": "float32", **options})
+
+
+def optimise(
+    loaded: LoadedModel,
+    groups: Sequence[Group],
+    hparams: HParams = HPARAMS,
+    contexts: Sequence[str] = CONTEXTS,
+    dtype: torch.dtype = torch.float32,
+    batch_tokens: int | None = None,
+) -> list[Target]:
+    """z of the groups, all with one precision and size of batch."""
+    structure = discover(loaded.model)
+    fast = fast_decoder(loaded.model, structure, dtype, hparams.layers[-1])
+    assert fast.dtype == dtype
+    exact = Decoder(view_of(loaded.model), structure)
+    return compute_z(
+        exact,
+        fast,
+        hparams,
+        loaded.tokenizer,
+        contexts,
+        groups,
+        silent,
+        batch_tokens=batch_tokens,
+    )
 
 
 def settings_of(hparams: HParams) -> Settings:

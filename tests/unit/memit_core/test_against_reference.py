@@ -19,14 +19,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from memit_core.compute_ks import compute_ks, group_rows
-from memit_core.compute_z import Target, compute_z
+from memit_core.compute_ks import KeyWalk
 from memit_core.covariance import corpus_rows
 from memit_core.edit import Editor
 from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
-from memit_core.progress import silent
 from memit_core.views import view_of
 from memit_core.weights import Dense, LowRank, decode
 from tests.reference import Insertion, Reference
@@ -37,6 +35,7 @@ from tests.unit.memit_core.examples import (
     HPARAMS,
     editor_of,
     loaded_tiny,
+    optimise,
     settings_of,
 )
 
@@ -60,17 +59,6 @@ def error(ours: torch.Tensor, reference: torch.Tensor, scale: torch.Tensor | Non
     return float((ours.double() - reference).norm() / norm)
 
 
-def targets(
-    loaded: LoadedModel,
-    hparams: HParams,
-    groups: list[Group],
-    contexts: tuple[str, ...] = CONTEXTS,
-) -> list[Target]:
-    editor = editor_of(loaded, hparams)
-    view = view_of(loaded.model)
-    return compute_z(view, editor.structure, hparams, loaded.tokenizer, contexts, groups, silent)
-
-
 @pytest.mark.parametrize(
     "hparams",
     [HPARAMS, CLAMPED, DECAYED, FAITHFUL, LAST_BLOCK],
@@ -82,7 +70,7 @@ def test_z_is_the_papers(loaded: LoadedModel, hparams: HParams) -> None:
     subjects = ["Café Zoë 日本"] + ["Anna Keller"] * (hparams is HPARAMS)
     groups = [g for g in group_facts(FACTS) if g.subject in subjects]
     reference, settings = reference_of(loaded), settings_of(hparams)
-    for group, ours in zip(groups, targets(loaded, hparams, groups), strict=True):
+    for group, ours in zip(groups, optimise(loaded, groups, hparams), strict=True):
         expected = reference.compute_z(group.facts, settings)
         step = expected.z - expected.h0
         assert error(ours.z, expected.z, scale=step) < Z
@@ -115,7 +103,7 @@ def test_a_group_stops_as_soon_as_its_own_loss_is_low(name: str, target: str) ->
     expected = [reference.compute_z(group.facts, settings) for group in groups]
     steps = {g.subject: len(z.losses) for g, z in zip(groups, expected, strict=True)}
     assert steps["Lisbon"] < steps["Geneva"] < steps["Anna"] == 20
-    for ours, theirs in zip(targets(loaded, hparams, groups, ("",)), expected, strict=True):
+    for ours, theirs in zip(optimise(loaded, groups, hparams, ("",)), expected, strict=True):
         assert ours.loss == pytest.approx(theirs.losses[-1], rel=1e-3)
         assert error(ours.z, theirs.z, scale=theirs.z - theirs.h0) < Z
 
@@ -123,11 +111,11 @@ def test_a_group_stops_as_soon_as_its_own_loss_is_low(name: str, target: str) ->
 def test_keys_and_states_are_the_papers(loaded: LoadedModel, editor: Editor) -> None:
     groups = group_facts(FACTS)
     reference = reference_of(loaded)
-    rows = group_rows(loaded.tokenizer, groups, CONTEXTS)
+    last = HPARAMS.layers[-1]
+    view = view_of(loaded.model)
+    walk = KeyWalk(view, editor.structure, loaded.tokenizer, groups, CONTEXTS, last)
     for layer in HPARAMS.layers:
-        keys, states = compute_ks(
-            view_of(loaded.model), editor.structure, HPARAMS, loaded.tokenizer, groups, rows, layer
-        )
+        keys, states = walk.at(layer)
         for column, group in enumerate(groups):
             assert error(keys[:, column], reference.key(layer, group.facts)) < KEYS
             state = reference.bare_state(HPARAMS.layers[-1], group.facts)

@@ -5,45 +5,107 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import memit_core.compute_z
 from memit_core.cache import MemoryCache
+from memit_core.compute_z import Target
 from memit_core.edit import Editor
+from memit_core.errors import OutOfMemory
 from memit_core.facts import Fact, group_facts
-from memit_core.progress import silent
 from memit_core.tokens import pad_id
-from memit_core.views import view_of
 from memit_core.weights import decode
-from tests.unit.memit_core.examples import CONTEXTS, FACTS, HPARAMS, editor_of, loaded_tiny
+from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
 
 CPU = torch.device("cpu")
 
 # Batch mates change the padding, and with it the order of float32 sums; Adam amplifies it as
 # test_against_reference.py explains. Relative to ‖δ‖.
 BATCH = 1e-3
-
-
-@pytest.mark.parametrize("batch_tokens", [150, 100_000])
-def test_many_groups_together_give_each_groups_own_z(
-    editor: Editor, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However the groups are cut into batches: a few together, or all at once."""
-    groups = group_facts(FACTS)
-    arguments = (view_of(editor.loaded.model), editor.structure, HPARAMS, editor.loaded.tokenizer)
-    alone = [
-        target
-        for group in groups
-        for target in memit_core.compute_z.compute_z(*arguments, CONTEXTS, [group], silent)
+ALONE = 1e-4
+"""Relative to ‖z‖, of which δ is a part."""
+MANY = group_facts(
+    Fact(f"{first} {last}", "I think that {} " + verb, target)
+    for first in ("Anna", "Martin", "Geneva", "The boy")
+    for last in ("Keller", "Okafor", "of Lisbon", "who plays the violin")
+    for verb, target in [
+        (("works as a", "baker in Geneva"), ("was born in", "Lisbon"))[len(last) % 2],
     ]
-    monkeypatch.setattr(memit_core.compute_z, "BATCH_TOKENS", batch_tokens)
-    together = memit_core.compute_z.compute_z(*arguments, CONTEXTS, groups, silent)
-    for one, many, group in zip(alone, together, groups, strict=True):
-        other = next(t for t, g in zip(alone, groups, strict=True) if g is not group)
-        assert (one.z - many.z).norm() < BATCH * (one.z - other.z).norm()
-        assert one.loss == pytest.approx(many.loss, rel=1e-4)
+) + group_facts(
+    Fact(f"Mount {name} {number}", "The mountain called {} is in", "Portugal")
+    for name in ("Elbrus", "Lighthouse", "Orchard", "Ελβρούς")
+    for number in range(12)
+)
+
+
+def test_a_fact_alone_and_among_63_others_has_one_z(editor: Editor) -> None:
+    """Of every length: the batch pads, shares contexts, and packs anew as groups leave."""
+    hparams = replace(HPARAMS, v_num_grad_steps=12, v_lr=2.0, kl_factor=0.0)
+    assert len(MANY) == 64
+    together = optimise(editor.loaded, MANY, hparams)
+    small = optimise(editor.loaded, MANY, hparams, batch_tokens=300)
+    for i in range(0, 64, 9):
+        (alone,) = optimise(editor.loaded, [MANY[i]], hparams)
+        for many in (together[i], small[i]):
+            assert (alone.z - many.z).norm() < ALONE * alone.z.norm()
+            assert alone.loss == pytest.approx(many.loss, rel=1e-3)
+
+
+def test_in_bfloat16_a_fact_among_others_is_learned_as_well_as_alone() -> None:
+    """z itself differs by some per cent: rounding to 3 digits, and Adam's steps by sign. What it
+    does does not: the mean log-probability of the target moves by less than the rounding of the
+    logits, and as many facts are learned."""
+    loaded = loaded_tiny("llama")
+    hparams = replace(HPARAMS, v_num_grad_steps=12, v_lr=2.0, kl_factor=0.0)
+    some = MANY[::8]
+    exact = [t.loss for t in optimise(loaded, some, hparams)]
+    alone = [optimise(loaded, [g], hparams, dtype=torch.bfloat16)[0].loss for g in some]
+    together = [t.loss for t in optimise(loaded, MANY, hparams, dtype=torch.bfloat16)[::8]]
+    assert sum(alone) / 8 == pytest.approx(sum(together) / 8, abs=0.05)
+    assert sum(exact) / 8 == pytest.approx(sum(together) / 8, abs=0.05)
+    for mine, many in zip(alone, together, strict=True):
+        assert mine == pytest.approx(many, abs=0.2)
+
+
+def test_a_batch_that_does_not_fit_goes_on_in_halves(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = group_facts(FACTS)
+    expected = optimise(editor.loaded, groups)
+    run = memit_core.compute_z._Optimisation.run
+
+    def fits_one(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+        if self.size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, on_step)
+
+    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fits_one)
+    for ours, theirs in zip(optimise(editor.loaded, groups), expected, strict=True):
+        assert (ours.z - theirs.z).norm() < ALONE * theirs.z.norm()
+    assert "going on with half" in caplog.text
+
+
+def test_one_fact_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by the message of torch's CPU allocator."""
+
+    def fails(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
+
+    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fails)
+    with pytest.raises(OutOfMemory, match="out of memory at stage z for 'Martin Okafor'"):
+        optimise(loaded_tiny("llama"), group_facts(FACTS[3:4]))
+
+
+def test_any_other_failure_is_no_matter_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fails)
+    with pytest.raises(RuntimeError, match="shapes"):
+        optimise(loaded_tiny("llama"), group_facts(FACTS))
 
 
 def test_the_order_of_facts_does_not_change_a_bit(editor: Editor) -> None:
@@ -158,12 +220,8 @@ def test_bfloat16_gives_nearly_the_same_z() -> None:
     model = copy.deepcopy(exact.model).to(torch.bfloat16)
     coarse = editor_of(replace(exact, model=model, digest="coarse", dtype=torch.bfloat16))
     groups = group_facts([Fact("Martin Okafor", "{} plays the", "violin")])
-    (expected,), (rough,) = (
-        memit_core.compute_z.compute_z(
-            view_of(m), coarse.structure, HPARAMS, exact.tokenizer, CONTEXTS, groups, silent
-        )
-        for m in (exact.model, model)
-    )
+    (expected,) = optimise(exact, groups)
+    (rough,) = optimise(coarse.loaded, groups, dtype=torch.bfloat16)
     assert rough.z.dtype == torch.float32
     assert torch.cosine_similarity(rough.z, expected.z, dim=0) > 0.98
     edited = coarse.apply(coarse.solve(groups))

@@ -14,7 +14,7 @@ from memit_core.errors import Cancelled, MemitError, NonFinite
 from memit_core.facts import Fact, group_facts
 from memit_core.loading import LoadedModel, base_digest, weights_digest
 from memit_core.progress import silent
-from memit_core.solve import solve
+from memit_core.solve import Solver
 from memit_core.views import view_of
 from tests.tiny_models import TEXT
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
@@ -82,15 +82,16 @@ def test_an_edit_that_fails_while_it_inserts_leaves_the_base_untouched(
 ) -> None:
     """The second layer fails when the first is already written into the view."""
     calls = 0
+    solve = Solver.solve
 
-    def second_fails(*arguments: torch.Tensor) -> torch.Tensor:
+    def second_fails(solver: Solver, keys: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise RuntimeError("out of memory")
-        return solve(*arguments)  # type: ignore[arg-type]  # (C, K, λ)
+        return solve(solver, keys)
 
-    monkeypatch.setattr("memit_core.edit.solve", second_fails)
+    monkeypatch.setattr(Solver, "solve", second_fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         editor_of(loaded).solve(group_facts(FACTS))
     assert_untouched(loaded)

@@ -18,9 +18,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
 from memit_core.loading import LoadedModel, adopt_model
-from memit_core.structure import discover
 from tests.reference import NAMES
 from tests.tiny_models import (
     HIDDEN,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from memit_core.discover import discover
 from memit_core.loading import LoadedModel
-from memit_core.structure import discover
 from memit_core.tokens import Row, collate
 from memit_core.trace import hooked, run_until
 from memit_core.views import set_weight, view_of

@@ -29,8 +29,9 @@ from contracts.generation import (
     TokenEvent,
 )
 from contracts.versions import LayerWeights, VersionManifest
+from memit_core.discover import discover
 from memit_core.loading import LoadedModel, adopt_model
-from memit_core.structure import Structure, discover
+from memit_core.structure import Structure
 from memit_core.weights import LowRank, encode
 from registry.registry import Registry
 from tests.tiny_models import VOCABULARY, tiny_model

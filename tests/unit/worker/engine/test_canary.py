@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from contracts.versions import Canary
+from memit_core.discover import discover
 from memit_core.evaluate import next_token
 from memit_core.loading import adopt_model
-from memit_core.structure import discover
 from memit_core.views import set_weight, view_of
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from worker.engine.canary import CanaryFailed, check_canaries

@@ -1,0 +1,137 @@
+"""A decoder taken apart: block by block, between the model's own embedding and its own head.
+
+What a model does before its blocks (masks, rotary embeddings, ALiBi) and after them (final norm,
+projection, head, scaling, capping) is left to its own code. In a shell of the model the blocks are
+exchanged for ports: one pass through them records how every block is called, another sends a
+hidden state straight to the head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from memit_core.past import Past
+from memit_core.structure import Structure, first_tensor
+from memit_core.views import view_of
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a block, its hidden states among them."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows of tokens, padded on the right, with what lies before them.
+
+    `ids` and `positions` are int64 [rows, width]; positions count from each row's beginning.
+    `mask` is int64 [rows, past width + width], 1 at real tokens.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    past: Past
+
+    def select(self, rows: torch.Tensor) -> Tokens:
+        """Some of the rows."""
+        return Tokens(self.ids[rows], self.mask[rows], self.positions[rows], self.past.select(rows))
+
+
+class _Port(nn.Module):
+    """Stands in a block's place: records the call and hands on a hidden state."""
+
+    def __init__(self, block: nn.Module, decoder: Decoder, returns_tuple: bool) -> None:
+        super().__init__()
+        # Past nn.Module's own bookkeeping: neither is a submodule of the shell.
+        self.__dict__["_block"] = block
+        self.__dict__["_decoder"] = decoder
+        self.returns_tuple = returns_tuple
+
+    def __getattr__(self, name: str) -> Any:
+        # A decoder's loop may ask a block for more than a call, such as its kind of attention.
+        return getattr(self.__dict__["_block"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        out = self.__dict__["_decoder"].through(args, kwargs)
+        return (out, None) if self.returns_tuple else out
+
+
+class Decoder:
+    """Runs the blocks of a view one at a time.
+
+    Args:
+        view: the model to run; a weight that is replaced in a block later is seen.
+        structure: where its blocks are.
+    """
+
+    def __init__(self, view: Any, structure: Structure) -> None:
+        self.blocks = [view.get_submodule(path) for path in structure.blocks]
+        self.depth = len(self.blocks)
+        first = next(self.blocks[-1].parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self._shell = view_of(view)
+        ports = [_Port(block, self, structure.returns_tuple) for block in self.blocks]
+        path = structure.blocks[0].rpartition(".")[0]
+        self._shell.set_submodule(path, nn.ModuleList(ports))
+        known = inspect.signature(self._shell.base_model.forward).parameters
+        self._takes_positions = "position_ids" in known  # ALiBi models count by the mask
+        self._calls: list[Call] = []
+        self._final: torch.Tensor | None = None
+
+    def through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """What a port answers: the hidden state that is sent to the head, or the one it got."""
+        if self._final is not None:
+            return self._final
+        self._calls.append((args, kwargs))
+        hidden: torch.Tensor = args[0] if args else kwargs["hidden_states"]
+        return hidden
+
+    def _positions(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"position_ids": positions} if self._takes_positions else {}
+
+    @torch.no_grad()
+    def open(self, tokens: Tokens) -> tuple[torch.Tensor, Sequence[Call]]:
+        """Hidden states before the first block, [rows, width, d], and how the blocks are called."""
+        self._calls = []
+        self._shell.base_model(
+            input_ids=tokens.ids,
+            attention_mask=tokens.mask,
+            past_key_values=tokens.past,
+            use_cache=True,
+            **self._positions(tokens.positions),
+        )
+        calls, self._calls = self._calls, []
+        args, kwargs = calls[0]
+        return (args[0] if args else kwargs["hidden_states"]), calls
+
+    def run(
+        self, hidden: torch.Tensor, calls: Sequence[Call], first: int, last: int
+    ) -> torch.Tensor:
+        """`hidden` before block `first` → after block `last`, [rows, width, d]."""
+        for block, (args, kwargs) in zip(
+            self.blocks[first : last + 1], calls[first : last + 1], strict=True
+        ):
+            if args:
+                hidden = first_tensor(block(hidden, *args[1:], **kwargs))
+            else:
+                hidden = first_tensor(block(**{**kwargs, "hidden_states": hidden}))
+        return hidden
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states after the last block, [n, d] → the model's own logits, [n, vocabulary]."""
+        ones = torch.ones(len(hidden), 1, dtype=torch.int64, device=hidden.device)
+        self._final = hidden[:, None]
+        try:
+            zeros = torch.zeros_like(ones)
+            out = self._shell(
+                input_ids=zeros, attention_mask=ones, use_cache=False, **self._positions(zeros)
+            )
+        finally:
+            self._final = None
+        logits: torch.Tensor = out.logits[:, 0]
+        return logits

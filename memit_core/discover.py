@@ -1,0 +1,169 @@
+"""Find, in the model itself, what MEMIT needs: its blocks and their MLP output projections.
+
+Nothing is looked up by architecture name. One forward over a few tokens records which modules run
+and in what order; what was found is then checked by running the model block by block, in two
+parts, and comparing with its own logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from memit_core.decoder import Decoder
+from memit_core.errors import UnsupportedModel
+from memit_core.live import live_rows
+from memit_core.structure import Structure, first_tensor
+from memit_core.tokens import Row
+from memit_core.views import view_of
+
+PROBE_TOKENS = 6
+LIMITS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
+"""How far logits may be from the model's own, relative to their norm, by precision."""
+
+
+def discover(model: Any) -> Structure:
+    """Read a decoder's structure off the model.
+
+    Raises:
+        UnsupportedModel: says what was not found.
+    """
+    name = type(model).__name__
+    blocks = _find_blocks(model, name)
+    if model.get_output_embeddings() is None:
+        raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
+    calls, returns_tuple = _probe(model, blocks)
+    projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
+    modules = [model.get_submodule(p) for p in projections]
+    transposed = {isinstance(m, Conv1D) for m in modules}
+    shapes = {tuple(m.weight.shape) for m in modules}
+    if len(transposed) > 1 or len(shapes) > 1:
+        raise UnsupportedModel(f"{name}: MLP output projections differ from block to block")
+    rows, columns = shapes.pop()
+    is_transposed = transposed.pop()
+    hidden, intermediate = (columns, rows) if is_transposed else (rows, columns)
+    structure = Structure(
+        blocks=blocks,
+        projections=projections,
+        transposed=is_transposed,
+        returns_tuple=returns_tuple,
+        hidden=hidden,
+        intermediate=intermediate,
+    )
+    verify(model, structure, Decoder(view_of(model), structure), len(blocks) // 2 - 1, name)
+    return structure
+
+
+def _find_blocks(model: Any, name: str) -> tuple[str, ...]:
+    """Paths of the decoder blocks: the module list as long as the config has layers."""
+    layers = getattr(model.config, "num_hidden_layers", None)
+    for path, module in model.named_modules():
+        if not (isinstance(module, nn.ModuleList) and layers and len(module) == layers):
+            continue
+        if len({type(block) for block in module}) == 1:
+            return tuple(f"{path}.{i}" for i in range(len(module)))
+    raise UnsupportedModel(f"{name}: no list of {layers} like decoder blocks was found")
+
+
+Call = tuple[str, nn.Module, tuple[int, ...]]
+
+
+def _probe(model: Any, blocks: tuple[str, ...]) -> tuple[list[Call], bool]:
+    """Run a view over a few tokens.
+
+    Returns:
+        (path, module, output shape) of what is no block, in order of completion; and whether
+        blocks return tuples.
+    """
+    view = view_of(model)
+    calls: list[Call] = []
+    tuples: list[bool] = []
+
+    def record(path: str) -> Any:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            tensor = first_tensor(output) if isinstance(output, (torch.Tensor, tuple)) else None
+            if isinstance(tensor, torch.Tensor):
+                calls.append((path, module, tuple(tensor.shape)))
+
+        return hook
+
+    for path, module in view.named_modules():
+        if path in blocks:
+            module.register_forward_hook(
+                lambda _module, _args, output: tuples.append(isinstance(output, tuple))
+            )
+        elif not any(module.children()):
+            module.register_forward_hook(record(path))
+    _logits(view, _probe_ids(view))
+    return calls, all(tuples)
+
+
+def _probe_ids(model: Any) -> torch.Tensor:
+    device = next(model.parameters()).device
+    ids: torch.Tensor = torch.arange(PROBE_TOKENS, device=device)[None] % model.config.vocab_size
+    return ids
+
+
+@torch.no_grad()
+def _logits(view: Any, ids: torch.Tensor) -> torch.Tensor:
+    """ids [1, tokens] → [tokens, vocabulary]."""
+    logits: torch.Tensor = view(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+    ).logits[0]
+    return logits
+
+
+def _find_projection(model: Any, block: str, calls: list[Call], name: str) -> str:
+    """The last linear map of the block, outside attention, that gives the hidden width."""
+    hidden = model.config.get_text_config().hidden_size
+    linear = [
+        path
+        for path, module, shape in calls
+        if path.startswith(f"{block}.")
+        and isinstance(module, (nn.Linear, Conv1D))
+        and shape[-1] == hidden
+        and not any("attn" in part or "attention" in part for part in path.split("."))
+    ]
+    experts = [p for p, _ in model.get_submodule(block).named_modules() if "expert" in p]
+    if experts:
+        raise UnsupportedModel(
+            f"{name}: {block}.{experts[0]} is a mixture of experts; "
+            "MEMIT needs one MLP output projection per block"
+        )
+    if not linear:
+        raise UnsupportedModel(
+            f"{name}: no MLP output projection (a linear map to width {hidden}) in {block}"
+        )
+    return linear[-1]
+
+
+@torch.no_grad()
+def verify(model: Any, structure: Structure, upper: Decoder, layer: int, name: str) -> None:
+    """Check that rows taken apart at `layer` give the model's own logits.
+
+    Rows of different length, whose last tokens run with the earlier ones as their constant past:
+    layout, masks, positions and head are all put to use.
+
+    Args:
+        upper: runs the blocks above `layer`.
+
+    Raises:
+        UnsupportedModel: they do not.
+    """
+    ids = tuple(_probe_ids(model)[0].tolist())
+    rows = [Row(ids, 3), Row(ids[1:], 1), Row(ids[:2], 0)]
+    live, _ = live_rows(Decoder(view_of(model), structure), upper, [rows], layer)
+    none = torch.zeros(len(rows), structure.hidden, device=upper.device)
+    hidden = live.above(none)
+    view = view_of(model)
+    for row, states in zip(rows, hidden, strict=True):
+        ours = upper.logits(states[: len(row.ids) - row.lookup]).float()
+        theirs = _logits(view, torch.tensor([row.ids], device=upper.device))[row.lookup :].float()
+        if not (ours - theirs).norm() <= LIMITS[upper.dtype] * theirs.norm():
+            raise UnsupportedModel(
+                f"{name}: run block by block in {str(upper.dtype).removeprefix('torch.')} "
+                "it does not give its own logits"
+            )

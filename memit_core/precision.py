@@ -1,0 +1,110 @@
+"""What a device is good at: the precision of the z optimisation, and how much fits into memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import psutil
+import torch
+
+from memit_core import attention
+from memit_core.decoder import Decoder
+from memit_core.discover import verify
+from memit_core.errors import UnsupportedModel
+from memit_core.structure import Structure
+from memit_core.views import cast_view, view_of
+
+log = logging.getLogger(__name__)
+
+GAIN = 1.5
+"""Matrix products in bfloat16 must be so many times faster for the rounding to be worth it."""
+TRIAL_SIZE = 768
+TRIAL_SECONDS = 0.02
+MEMORY_SHARE = 0.4
+BATCH_TOKENS = {"cpu": (128, 1_024), "cuda": (256, 65_536), "mps": (128, 8_192)}
+"""Least and most live tokens of a batch, by device: more of them gain nothing."""
+
+
+def z_dtype(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> torch.dtype:
+    """The precision of the blocks above the last edited layer while z is optimised.
+
+    Args:
+        dtype: the base model's own.
+        wanted: "float32", "bfloat16", or "auto": bfloat16 for a float32 model where a quick trial
+            of both finds it faster, else the model's own.
+    """
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    if dtype is not torch.float32 or device.type == "mps":
+        return dtype
+    gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
+    log.info("matrix products in bfloat16 are %.1f times as fast as in float32", gain)
+    return torch.bfloat16 if gain >= GAIN else dtype
+
+
+def matmul_rate(
+    device: torch.device,
+    dtype: torch.dtype,
+    size: int = TRIAL_SIZE,
+    seconds: float = TRIAL_SECONDS,
+) -> float:
+    """Floating-point operations a second of a square matrix product, the best of a few."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        _wait(device)
+        start = time.perf_counter()
+        a @ a
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def fast_decoder(model: Any, structure: Structure, dtype: torch.dtype, layer: int) -> Decoder:
+    """The blocks above `layer` in `dtype`, with plain attention: rows are short, and its backward
+    is the fastest there.
+
+    Where a model does not take to that: in its own precision, with its own attention.
+    """
+    try:
+        view = cast_view(model, dtype, except_for=structure.blocks[: layer + 1])
+        if view._can_set_attn_implementation():
+            attention.register()
+            view.set_attn_implementation(attention.NAME)
+        decoder = Decoder(view, structure)
+        verify(model, structure, decoder, layer, type(model).__name__)
+    except (UnsupportedModel, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        log.warning("%s; its z is optimised in %s", error, model.dtype)
+        return Decoder(view_of(model), structure)
+    return decoder
+
+
+def memory_budget(decoder: Decoder) -> int:
+    """Live tokens whose activations and gradients fit into the free memory of the device."""
+    device = decoder.device
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = psutil.virtual_memory().available
+    widest = max(max(p.shape) for p in decoder.blocks[-1].parameters())
+    # About a dozen tensors of the block's widest layer are kept a block for the backward.
+    token = 12 * widest * decoder.depth * decoder.dtype.itemsize
+    least, most = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
+    return int(min(most, max(least, MEMORY_SHARE * free / token)))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
