@@ -11,6 +11,7 @@ from cli import output
 from cli.browse import activate, facts, versions
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
+from cli.eval import app as eval_app
 from cli.generate import generate
 from cli.serve import serve
 
@@ -34,3 +35,4 @@ app = typer.Typer(
 )
 for command in (serve, edit, generate, versions, facts, retract, activate):
     app.command()(command)
+app.add_typer(eval_app, name="eval")

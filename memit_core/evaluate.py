@@ -12,14 +12,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from memit_core.covariance import SEQUENCE_TOKENS, corpus_rows
-from memit_core.decoder import Decoder
 from memit_core.facts import Fact
+from memit_core.held_out import HeldOutText
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
 from memit_core.target_scores import TargetScore, score_targets
-from memit_core.tokens import collate, pad_id
-from memit_core.trace import run_until
 
 CONTROL_TOKENS = 512
 CONTROL_CHARS = 8_000
@@ -103,40 +100,14 @@ class ControlText:
     """
 
     def __init__(self, base: Any, structure: Structure, tokenizer: Any, corpus: str) -> None:
-        self.structure = structure
-        self.pad = pad_id(tokenizer)
-        self.rows = corpus_rows(tokenizer, corpus[-CONTROL_CHARS:], CONTROL_TOKENS)
-        self.base_hidden = self._hidden(base)
-        self._decoder = Decoder(base, structure)
+        text = corpus[-CONTROL_CHARS:]
+        self._text = HeldOutText(base, structure, tokenizer, text, CONTROL_TOKENS)
+        self._base = self._text.score(base)
 
-    @torch.no_grad()
-    def _hidden(self, view: Any) -> torch.Tensor:
-        """States after the last block at every token that has a next one, [tokens, d]."""
-        device = next(view.parameters()).device
-        parts = []
-        for row in self.rows:
-            batch = collate([row], self.pad, device)
-            parts.append(run_until(view, self.structure.blocks[-1], batch, {})[0, :-1])
-        return torch.cat(parts)
-
-    @torch.no_grad()
     def drift(self, view: Any) -> Drift:
         """Perplexity ratio and KL of the weights of `view` against the base's."""
-        hidden = self._hidden(view)
-        logits = self._decoder.logits  # edits leave the head as it is
-        targets = torch.tensor([t for row in self.rows for t in row.ids[1:]], device=hidden.device)
-        nll = base_nll = kl = 0.0
-        # The vocabulary is wide: a slice of positions at a time.
-        for start in range(0, len(targets), SEQUENCE_TOKENS):
-            part = slice(start, start + SEQUENCE_TOKENS)
-            ours = functional.log_softmax(logits(hidden[part]).float(), -1)
-            base = functional.log_softmax(logits(self.base_hidden[part]).float(), -1)
-            nll -= float(ours.gather(1, targets[part, None]).sum())
-            base_nll -= float(base.gather(1, targets[part, None]).sum())
-            kl += float(functional.kl_div(base, ours, reduction="sum", log_target=True))
-        n = len(targets)
-        ratio = torch.tensor((nll - base_nll) / n, dtype=torch.float64).exp()
-        return Drift(perplexity_ratio=float(ratio), kl=kl / n)
+        score = self._text.score(view)
+        return Drift(perplexity_ratio=score.perplexity / self._base.perplexity, kl=score.kl)
 
 
 @torch.no_grad()

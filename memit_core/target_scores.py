@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from memit_core.decoder import Decoder
+from memit_core.errors import MemitError
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
 from memit_core.tokens import collate, continuation_row, pad_id
@@ -54,10 +55,16 @@ def score_targets(
     """Score (prompt, target) pairs on the weights of `view`.
 
     Rows of equal tokens, as of two one-token targets after one prompt, run once.
+
+    Raises:
+        MemitError: a target is blank or tokenises to nothing.
+        Cancelled: raised by `progress`.
     """
     rows = [continuation_row(tokenizer, prompt, target) for prompt, target in pairs]
     wanted: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
+        if not (row.targets and pairs[i][1].strip()):
+            raise MemitError(f"a target tokenises to nothing: {pairs[i][1]!r}")
         wanted.setdefault(row.ids, []).append(i)
     by_length = sorted(wanted, key=len)
     decoder = Decoder(view, structure)

@@ -1,0 +1,178 @@
+"""What `memit eval` does: read, load, measure, report."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import output
+from cli.errors import CommandFailed
+from cli.eval_progress import TerminalProgress
+from cli.eval_table import notes, results_table
+
+if TYPE_CHECKING:
+    from memit_core.edit import Editor
+    from memit_core.eval.benchmark import Result
+    from memit_core.eval.costs import Stopwatch
+    from memit_core.eval.datasets import Dataset
+    from memit_core.eval.records import Record
+    from memit_core.progress import Progress
+
+TITLES = {"counterfact": "CounterFact", "zsre": "zsRE"}
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """The command's options; `batch` None is all records at once, `generations` 0 is none."""
+
+    dataset: str
+    file: Path
+    limit: int | None
+    skip: int
+    batch: int | None
+    model: str | None
+    hparams: Path | None
+    json: Path | None
+    chart: Path | None
+    text: Path | None
+    corpus: str | None
+    generations: int
+    references: Path | None
+    device: str
+    dtype: str
+    seed: int
+
+
+def evaluate(request: EvalRequest) -> None:
+    """Run the measurement and print the table.
+
+    Raises:
+        CommandFailed: an input cannot be read or used, or an output cannot be written.
+    """
+    _check_outputs(request)
+    # Imported here: what needs torch takes seconds, and the other commands need none of it.
+    from memit_core.errors import MemitError
+
+    try:
+        report = _measured(request)
+    except (MemitError, OSError, ValueError) as error:
+        raise CommandFailed(str(error)) from error
+    output.results().print(results_table(request.dataset, report["before"], report["after"]))
+    for line in notes(report):
+        output.say(output.messages(), line)
+
+
+def _check_outputs(request: EvalRequest) -> None:
+    """Before hours are spent: every file that shall be written has a folder to be in."""
+    for file in (request.json, request.chart):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise CommandFailed(f"{file}: there is no folder {file.absolute().parent}")
+        if file is not None and file.is_dir():
+            raise CommandFailed(f"{file}: is a folder")
+
+
+def _measured(request: EvalRequest) -> dict[str, Any]:
+    """The report, written to its files where they were asked for."""
+    from memit_core.eval.benchmark import Options, run
+    from memit_core.eval.costs import Stopwatch, peak_memory
+    from memit_core.eval.datasets import COUNTERFACT, ZSRE
+    from memit_core.eval.extras import need
+    from memit_core.eval.references import NO_REFERENCES, read_references
+    from memit_core.eval.report import as_json
+
+    dataset = {"counterfact": COUNTERFACT, "zsre": ZSRE}[request.dataset]
+    references = (
+        NO_REFERENCES if request.references is None else read_references(request.references)
+    )
+    records = dataset.read(
+        request.file, skip=request.skip, limit=request.limit, references=references
+    )
+    options = Options(
+        batch=request.batch,
+        generations=request.generations,
+        held_out=None if request.text is None else _text(request.text),
+        documents=[text for texts in references.values() for text in texts],
+        seed=request.seed,
+    )
+    if request.chart is not None:
+        need("matplotlib", "the chart")
+    _need_for_generations(options.generations, records)
+    clock = Stopwatch()
+    with TerminalProgress(output.messages()) as progress:
+        editor = _editor(request, clock, progress)
+        result = run(editor, dataset, records, options, progress)
+    report = as_json(
+        result,
+        editor,
+        dataset=_dataset_json(request, dataset, result),
+        batch=request.batch or "all",
+        seed=request.seed,
+        seconds={**clock.seconds, **result.seconds},
+        peak_memory_bytes=peak_memory(editor.loaded.device),
+    )
+    if request.json is not None:
+        text = jsonlib.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+        request.json.write_text(f"{text}\n", "utf-8")
+    if request.chart is not None:
+        _draw(request.chart, request.dataset, result, editor)
+    return report
+
+
+def _need_for_generations(generations: int, records: list[Record]) -> None:
+    """Ask for what free generations need before the model is loaded."""
+    from memit_core.eval.extras import need
+
+    generating = [record for record in records[:generations] if record.generation_prompts]
+    if generating:
+        need("nltk", "generation entropy (leave it out with --no-generate)")
+    if any(record.reference_texts for record in generating):
+        need("sklearn", "the reference score (leave it out with --no-generate)")
+
+
+def _editor(request: EvalRequest, clock: Stopwatch, progress: Progress) -> Editor:
+    from transformers.utils.logging import disable_progress_bar
+
+    from memit_core.corpus import read_corpus
+    from memit_core.default_model import DEFAULT_MODEL
+    from memit_core.edit import Editor
+    from memit_core.hparams import from_file
+    from memit_core.loading import load_model
+
+    hparams = None if request.hparams is None else from_file(request.hparams)
+    corpus = None if request.corpus is None else read_corpus(request.corpus)
+    disable_progress_bar()  # the bars shown are our own
+    with clock.stage("load"):
+        loaded = load_model(
+            request.model or DEFAULT_MODEL,
+            device=request.device,
+            dtype=request.dtype,
+            progress=progress,
+        )
+    return Editor(loaded, hparams, corpus=corpus)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"{file}: is not UTF-8 (byte {error.start})") from None
+
+
+def _dataset_json(request: EvalRequest, dataset: Dataset, result: Result) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "file": request.file.name,
+        "skip": request.skip,
+        "limit": request.limit,
+        "conflicts_left_out": result.conflicts,
+    }
+
+
+def _draw(file: Path, dataset: str, result: Result, editor: Editor) -> None:
+    from memit_core.eval.chart import draw_chart
+
+    count = len(result.measured)
+    title = f"{TITLES[dataset]}, {count} facts\n{editor.loaded.name}"
+    draw_chart(file, title, result.before, result.after)

@@ -1,0 +1,197 @@
+"""The whole measurement: score the base, write the records, score the edited model.
+
+    editor = Editor(load_model())
+    result = run(editor, COUNTERFACT, COUNTERFACT.read(Path("counterfact.json")))
+
+Weights are a function of the base and the facts, so batches do not build upon each other: each is
+written into the unedited model and measured there, as the official code does with --num_edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from memit_core.edit import Editor
+from memit_core.eval.costs import Stopwatch
+from memit_core.eval.datasets import Dataset
+from memit_core.eval.free_generation import GenerationScores
+from memit_core.eval.measures import Measures
+from memit_core.eval.records import Record, without_conflicts
+from memit_core.eval.summary import Summary, summarise
+from memit_core.evaluate import CONTROL_CHARS
+from memit_core.facts import group_facts
+from memit_core.held_out import HeldOutText, TextScore
+from memit_core.progress import Progress, silent
+from memit_core.target_scores import score_targets
+from memit_core.views import view_of
+
+GENERATIONS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, besides the dataset's own prompts."""
+
+    batch: int | None = None
+    """Records written at once; None writes all of them."""
+    generations: int = GENERATIONS
+    """Records, from the first, of which free generations are made; 0 makes none."""
+    held_out: str | None = None
+    """Text for the perplexity; by default the end of the covariance corpus."""
+    documents: Sequence[str] = ()
+    """Texts that the words of the reference score are weighted by, besides the records' own."""
+    seed: int = 0
+    """Of free generations and of the Score's bootstrap."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One record before and after its batch was written."""
+
+    record: Record
+    batch: int
+    before: Measures
+    after: Measures
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything measured, in the units of `Measures`."""
+
+    measured: tuple[Measured, ...]
+    conflicts: int
+    """Records left out because a later one contradicts them."""
+    before: Summary
+    after: Summary
+    perplexity: tuple[float, float]
+    """Before and after; with several batches, after is before times the ratio."""
+    perplexity_ratio: float
+    """The mean over batches."""
+    kl: float
+    """Mean over batches of the mean KL(edited || base) per token, in nats."""
+    generated: int
+    """Records with free generations."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage: prepare, z, insert, evaluate, generate."""
+
+
+def run(
+    editor: Editor,
+    dataset: Dataset,
+    records: Sequence[Record],
+    options: Options | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Measure `records`, write them in batches, measure again.
+
+    Raises:
+        InvalidFact: a fact cannot be tokenised as needed.
+        NonFinite: a quantity is not finite; names the subjects where it can.
+        MissingExtra: free generations are measured, and their packages are not installed.
+        Cancelled: raised by `progress`.
+    """
+    chosen = options or Options()
+    kept = without_conflicts(records)
+    size = chosen.batch or len(kept)
+    batches = [kept[start : start + size] for start in range(0, len(kept), size)]
+    bench = _Bench(editor, dataset, kept, chosen, progress)
+    before = bench.measure(view_of(editor.loaded.model), kept, "before")
+    after, texts = bench.written(batches)
+    numbers = [number for number, batch in enumerate(batches) for _ in batch]
+    rows = zip(kept, numbers, before, after, strict=True)
+    ratio = fmean(text.perplexity / bench.base_text.perplexity for text in texts)
+    return Result(
+        measured=tuple(Measured(*row) for row in rows),
+        conflicts=len(records) - len(kept),
+        before=summarise(before, seed=chosen.seed),
+        after=summarise(after, seed=chosen.seed),
+        perplexity=(bench.base_text.perplexity, bench.base_text.perplexity * ratio),
+        perplexity_ratio=ratio,
+        kl=fmean(text.kl for text in texts),
+        generated=bench.generations.count,
+        seconds=bench.clock.seconds,
+    )
+
+
+class _Bench:
+    """What all batches of one measurement share."""
+
+    def __init__(
+        self,
+        editor: Editor,
+        dataset: Dataset,
+        records: Sequence[Record],
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.editor = editor
+        self.dataset = dataset
+        self.progress = progress
+        self.clock = Stopwatch()
+        self.generations = GenerationScores(
+            editor.loaded.tokenizer, records[: options.generations], options.documents, options.seed
+        )
+        with self.clock.stage("evaluate"):
+            base = view_of(editor.loaded.model)
+            text = options.held_out or editor.corpus[-CONTROL_CHARS:]
+            self.text = HeldOutText(base, editor.structure, editor.loaded.tokenizer, text)
+            self.base_text = self.text.score(base)
+
+    def measure(
+        self, view: Any, records: Sequence[Record], when: str, progress: Progress | None = None
+    ) -> list[Measures]:
+        """Measures of `records` on the weights of `view`."""
+        tell = _named(progress or self.progress, when)
+        with self.clock.stage("evaluate"):
+            asked = [self.dataset.questions(record) for record in records]
+            scores = iter(
+                score_targets(
+                    view,
+                    self.editor.structure,
+                    self.editor.loaded.tokenizer,
+                    [question for questions in asked for question in questions],
+                    tell,
+                )
+            )
+            measures = [
+                self.dataset.measure(record, [next(scores) for _ in questions])
+                for record, questions in zip(records, asked, strict=True)
+            ]
+        with self.clock.stage("generate"):
+            return self.generations.add(view, records, measures, tell)
+
+    def written(
+        self, batches: Sequence[Sequence[Record]]
+    ) -> tuple[list[Measures], list[TextScore]]:
+        """Every record on the weights that its batch was written into; the text on each of them."""
+        with self.clock.stage("prepare"):
+            self.editor.prepare(self.progress)
+        several = len(batches) > 1
+        inner = silent if several else self.progress
+        measures, texts = [], []
+        for number, batch in enumerate(batches):
+            if several:
+                self.progress("batches", number, len(batches))
+            groups = group_facts(dict.fromkeys(record.request for record in batch))
+            with self.clock.stage("z"):
+                self.editor.targets(groups, inner)
+            with self.clock.stage("insert"):
+                view = self.editor.apply(self.editor.solve(groups, inner))
+            measures += self.measure(view, batch, "after", inner)
+            with self.clock.stage("evaluate"):
+                texts.append(self.text.score(view))
+        if several:
+            self.progress("batches", len(batches), len(batches))
+        return measures, texts
+
+
+def _named(progress: Progress, when: str) -> Progress:
+    """The same, with stages told as "evaluate before" and so on."""
+
+    def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
+        progress(f"{stage} {when}", done, total, loss=loss)
+
+    return tell

@@ -1,0 +1,84 @@
+"""Free generations, many prompts at a time: top-k sampling, as the paper's code measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from memit_core.progress import Progress, silent
+from memit_core.tokens import encode, pad_id
+from memit_core.views import view_of
+
+TOP_K = 5
+TOKENS = 100
+"""Length of a text, its prompt included."""
+BATCH_ROWS = 32
+
+
+def free_texts(
+    view: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    tokens: int = TOKENS,
+    top_k: int = TOP_K,
+    progress: Progress = silent,
+) -> list[str]:
+    """Each prompt with its continuation, `tokens` tokens together, in the order given.
+
+    An end-of-text does not end a text, and is left out of it. The same seed, prompts and weights
+    give the same texts; the global random state stays as it is.
+
+    Raises:
+        Cancelled: raised by `progress`.
+    """
+    device = next(view.parameters()).device
+    ids = [encode(tokenizer, prompt)[0] for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    texts: dict[int, str] = {}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for start in range(0, len(order), BATCH_ROWS):
+            progress("generate", start, len(order))
+            chunk = order[start : start + BATCH_ROWS]
+            longer = _continue(view, pad_id(tokenizer), [ids[i] for i in chunk], tokens, top_k)
+            for i, row in zip(chunk, longer, strict=True):
+                texts[i] = tokenizer.decode(row, skip_special_tokens=True)
+    progress("generate", len(order), len(order))
+    return [texts[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def _continue(
+    view: Any, pad: int, prompts: Sequence[list[int]], tokens: int, top_k: int
+) -> list[list[int]]:
+    """Every prompt's ids, continued until there are `tokens` of them; longer prompts stay."""
+    device = next(view.parameters()).device
+    width = max(map(len, prompts))
+    missing = tokens - min(map(len, prompts))
+    if missing <= 0:
+        return [list(prompt) for prompt in prompts]
+    padded = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    generator = view_of(view)
+    # Its own settings: those of the model's folder may sample otherwise or end early. transformers
+    # derives each row's position ids from the mask.
+    generator.generation_config = GenerationConfig(
+        do_sample=top_k > 1,
+        top_k=top_k if top_k > 1 else None,
+        max_new_tokens=missing,
+        pad_token_id=pad,
+        eos_token_id=None,
+    )
+    output = generator.generate(
+        input_ids=torch.tensor(padded, device=device),
+        attention_mask=torch.tensor(mask, device=device),
+    ).tolist()
+    return [
+        row[width - len(prompt) :][: max(tokens, len(prompt))]
+        for row, prompt in zip(output, prompts, strict=True)
+    ]

@@ -1,0 +1,82 @@
+"""One measurement as JSON: every figure in percent, with what it was measured on and with."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from memit_core.edit import Editor
+from memit_core.eval.benchmark import Measured, Result
+from memit_core.eval.measures import Measures
+from memit_core.eval.summary import Summary
+
+PERCENT = 100
+PACKAGES = ("memit-service", "torch", "transformers", "numpy", "nltk", "scikit-learn")
+
+
+def as_json(result: Result, editor: Editor, **told: Any) -> dict[str, Any]:
+    """The report; shares, magnitudes, entropies and cosines are times 100.
+
+    Args:
+        told: what else the report shall say, e.g. of the dataset.
+    """
+    loaded = editor.loaded
+    return {
+        "unit": "percent",
+        "facts": len(result.measured),
+        **told,
+        "model": {
+            "name": loaded.name,
+            "digest": loaded.digest,
+            "device": str(loaded.device),
+            "dtype": loaded.dtype_name,
+        },
+        "hparams": editor.hparams.as_dict(),
+        "before": summary_json(result.before),
+        "after": summary_json(result.after),
+        "perplexity": dict(zip(("before", "after"), result.perplexity, strict=True)),
+        "perplexity_ratio": result.perplexity_ratio,
+        "kl": result.kl,
+        "generated_records": result.generated,
+        "software": software(),
+        "per_record": [_record_json(one) for one in result.measured],
+    }
+
+
+def summary_json(summary: Summary) -> dict[str, Any]:
+    """Figures by name, and under "ci95" their half-widths by the same names; all in percent."""
+    return {**_percent(summary.values), "ci95": _percent(summary.ci95)}
+
+
+def software() -> dict[str, str]:
+    """Versions of Python and of what is installed of `PACKAGES`."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _record_json(one: Measured) -> dict[str, Any]:
+    fact = one.record.fact
+    return {
+        "index": one.record.index,
+        "subject": fact.subject,
+        "prompt": fact.prompt,
+        "target_new": fact.target_new,
+        "batch": one.batch,
+        "before": _measures_json(one.before),
+        "after": _measures_json(one.after),
+    }
+
+
+def _measures_json(measures: Measures) -> dict[str, float | None]:
+    return _percent(asdict(measures))
+
+
+def _percent(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if v is None else PERCENT * v for name, v in values.items()}

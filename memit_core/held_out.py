@@ -1,0 +1,75 @@
+"""What the edit does to a held-out text: perplexity before and after, and KL from the base."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from memit_core.covariance import SEQUENCE_TOKENS, corpus_rows
+from memit_core.decoder import Decoder
+from memit_core.structure import Structure
+from memit_core.tokens import collate, pad_id
+from memit_core.trace import run_until
+
+TEXT_TOKENS = 8_192
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """One set of weights on the held-out text; means over its tokens."""
+
+    nll: float
+    """Negative log-likelihood, in nats."""
+    kl: float
+    """KL(these weights || base), in nats."""
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll)
+
+
+class HeldOutText:
+    """The first tokens of a text, in rows of at most 256."""
+
+    def __init__(
+        self,
+        base: Any,
+        structure: Structure,
+        tokenizer: Any,
+        text: str,
+        n_tokens: int = TEXT_TOKENS,
+    ) -> None:
+        self._structure = structure
+        self._pad = pad_id(tokenizer)
+        self._rows = corpus_rows(tokenizer, text, n_tokens)
+        self._logits = Decoder(base, structure).logits  # an edit leaves the head as it is
+        self._base_hidden = self._hidden(base)
+
+    def score(self, view: Any) -> TextScore:
+        """Perplexity of `view` on the text, and its distance from the base."""
+        hidden = self._hidden(view)
+        targets = torch.tensor([t for row in self._rows for t in row.ids[1:]], device=hidden.device)
+        nll = kl = 0.0
+        # The vocabulary is wide: a slice of positions at a time.
+        for start in range(0, len(targets), SEQUENCE_TOKENS):
+            part = slice(start, start + SEQUENCE_TOKENS)
+            with torch.no_grad():
+                ours = functional.log_softmax(self._logits(hidden[part]).float(), -1)
+                base = functional.log_softmax(self._logits(self._base_hidden[part]).float(), -1)
+            nll += float(functional.nll_loss(ours, targets[part], reduction="sum"))
+            kl += float((ours.exp() * (ours - base)).sum())
+        return TextScore(nll / len(targets), kl / len(targets))
+
+    @torch.no_grad()
+    def _hidden(self, view: Any) -> torch.Tensor:
+        """States after the last block at every token that has a next one, [tokens, d]."""
+        device = next(view.parameters()).device
+        parts = []
+        for row in self._rows:
+            batch = collate([row], self._pad, device)
+            parts.append(run_until(view, self._structure.blocks[-1], batch, {})[0, :-1])
+        return torch.cat(parts)
