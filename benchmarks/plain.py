@@ -1,0 +1,134 @@
+"""The paper's procedure without a shortcut, to be measured against: one fact at a time, full
+forwards in float32, every position's logits, an inversion of the whole matrix.
+
+Meng et al., "Mass-Editing Memory in a Transformer", ICLR 2023, section 4.3 and algorithm 1. The
+rows of one fact go together; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from memit_core.edit import Editor
+from memit_core.facts import Group
+from memit_core.structure import first_tensor
+from memit_core.tokens import Row, collate, pad_id, prompt_row, subject_row, target_row
+from memit_core.views import set_weight, view_of
+
+STOP_LOSS = 0.05
+
+
+@contextmanager
+def hooked(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class PlainMemit:
+    """MEMIT on the base, contexts, covariance and hyperparameters of an editor."""
+
+    def __init__(self, editor: Editor) -> None:
+        self.editor = editor
+        self.hparams = editor.hparams
+        self.tokenizer = editor.loaded.tokenizer
+        self.pad = pad_id(self.tokenizer)
+        self.view = view_of(editor.loaded.model)
+        self.block = self.view.get_submodule(editor.structure.blocks[self.hparams.layers[-1]])
+
+    def compute_z(self, group: Group) -> torch.Tensor:
+        """z of one group of one fact, [d]."""
+        hp = self.hparams
+        (fact,) = group.facts
+        facts = [target_row(self.tokenizer, fact, context) for context in self.editor.contexts]
+        rows = [*facts, subject_row(self.tokenizer, fact)]
+        batch = collate(rows, self.pad, self.editor.loaded.device)
+        every = torch.arange(len(rows))
+        delta = torch.zeros(self.editor.structure.hidden, requires_grad=True)
+        optimizer = torch.optim.Adam([delta], lr=hp.v_lr)
+        h0 = torch.zeros(0)
+        base_log_p = torch.zeros(0)
+
+        def add(_module: Any, _args: Any, output: Any) -> Any:
+            nonlocal h0
+            hidden = first_tensor(output)
+            if not len(h0):
+                h0 = hidden[0, batch.lookup[0]].detach().clone()
+            hidden = hidden.clone()
+            hidden[every, batch.lookup] += delta
+            return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+
+        for step in range(hp.v_num_grad_steps):
+            with hooked(self.block, add):
+                log_p = self.view(**batch.inputs(), use_cache=False).logits.log_softmax(-1)
+            subject = log_p[-1, batch.lookup[-1]]
+            if not step:
+                base_log_p = subject.detach()
+            nll = -torch.stack([_target_log_p(log_p[i], row) for i, row in enumerate(facts)]).mean()
+            kl = functional.kl_div(base_log_p, subject, reduction="sum", log_target=True)
+            decay = hp.v_weight_decay * delta.norm() / h0.norm() ** 2
+            loss = nll + hp.kl_factor * kl + decay
+            if loss < STOP_LOSS or step == hp.v_num_grad_steps - 1:
+                break
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            longest = hp.clamp_norm_factor * h0.norm()
+            with torch.no_grad():
+                if delta.norm() > longest:
+                    delta.mul_(longest / delta.norm())
+        return (h0 + delta).detach()
+
+    @torch.no_grad()
+    def insert(self, groups: Sequence[Group], z: Sequence[torch.Tensor]) -> Any:
+        """The edited model; algorithm 1, every key and state from a full forward of one fact."""
+        hp, structure = self.hparams, self.editor.structure
+        covariance = self.editor.covariance()
+        view = view_of(self.editor.loaded.model)
+        for i, layer in enumerate(hp.layers):
+            found = [self._look(view, group, layer) for group in groups]
+            keys = torch.stack([key for key, _ in found], dim=1).double()
+            states = torch.stack([state for _, state in found], dim=1).double()
+            residual = (torch.stack(list(z), dim=1).double() - states) / (len(hp.layers) - i)
+            a = hp.mom2_update_weight * covariance[layer] + keys @ keys.T
+            delta = residual @ torch.linalg.solve(a, keys).T
+            path = structure.projections[layer]
+            old = view.get_submodule(path).weight
+            new = old.double() + (delta.T if structure.transposed else delta)
+            set_weight(view, path, new.to(old.dtype).contiguous())
+        return view
+
+    def _look(self, view: Any, group: Group, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """k [m] at a layer and h [d] at the last edited one, of one fact."""
+        rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.editor.contexts]
+        batch = collate(rows, self.pad, self.editor.loaded.device)
+        at = (torch.arange(len(rows)), batch.lookup)
+        seen: dict[str, torch.Tensor] = {}
+
+        def key(_module: Any, args: Any, _output: Any) -> None:
+            seen["key"] = args[0][at]
+
+        def state(_module: Any, _args: Any, output: Any) -> None:
+            seen["state"] = first_tensor(output)[at][0]
+
+        structure = self.editor.structure
+        with (
+            hooked(view.get_submodule(structure.projections[layer]), key),
+            hooked(view.get_submodule(structure.blocks[self.hparams.layers[-1]]), state),
+        ):
+            view(**batch.inputs(), use_cache=False)
+        keys = seen["key"]
+        return (keys[0] + keys[1:].mean(0)) / 2, seen["state"]
+
+
+def _target_log_p(log_p: torch.Tensor, row: Row) -> torch.Tensor:
+    """Mean log-probability of the target's tokens, from [width, vocabulary]."""
+    targets = torch.tensor(row.targets)[:, None]
+    return log_p[list(row.target_positions)].gather(1, targets).mean()

@@ -1,0 +1,60 @@
+"""What the benchmarks have in common: records, editors that share a base, and their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memit_core.cache import MemoryCache
+from memit_core.edit import Editor
+from memit_core.eval.datasets import COUNTERFACT
+from memit_core.eval.records import Record
+from memit_core.eval.summary import summarise
+from memit_core.hparams import HParams
+from memit_core.loading import LoadedModel
+from memit_core.target_scores import score_targets
+
+FIGURES = ("efficacy", "paraphrase", "neighborhood", "score", "generation_success")
+COLUMNS = ("ES", "PS", "NS", "Score", "greedy")
+"""The same under the paper's names, for tables."""
+
+
+class SharedCache(MemoryCache):
+    """Templates and covariance from another cache; z of its own."""
+
+    def __init__(self, shared: MemoryCache) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def get(self, name: str) -> bytes | None:
+        return super().get(name) if name.startswith("z/") else self._shared.get(name)
+
+    def put_once(self, name: str, data: bytes) -> bytes:
+        if name.startswith("z/"):
+            return super().put_once(name, data)
+        return self._shared.put_once(name, data)
+
+
+class Bench:
+    """One base model, its templates and covariance made once."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self._cache = MemoryCache()
+
+    def editor(self, hparams: HParams | None = None, **options: Any) -> Editor:
+        """An editor that optimises its own z."""
+        return Editor(self.loaded, hparams, cache=SharedCache(self._cache), **options)
+
+
+def figures(editor: Editor, view: Any, records: Sequence[Record]) -> dict[str, float]:
+    """`FIGURES` of the records on the weights of `view`, in percent."""
+    asked = [COUNTERFACT.questions(record) for record in records]
+    flat = [question for questions in asked for question in questions]
+    scores = iter(score_targets(view, editor.structure, editor.loaded.tokenizer, flat))
+    measures = [
+        COUNTERFACT.measure(record, [next(scores) for _ in questions])
+        for record, questions in zip(records, asked, strict=True)
+    ]
+    values = summarise(measures).values
+    return {name: round(100 * (values[name] or 0.0), 2) for name in FIGURES}
