@@ -69,13 +69,11 @@ def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "") -> Row:
     """`prefix` + the filled prompt.
 
     Raises:
-        InvalidFact: no token holds the subject's last character.
+        InvalidFact: no token holds a character of the subject.
     """
     before, _ = fact.parts
-    text = prefix + fact.filled
-    ids, offsets = encode(tokenizer, text)
-    end = len(prefix) + len(before) + len(fact.subject)
-    return Row(tuple(ids), _lookup(offsets, end, fact))
+    ids, offsets = encode(tokenizer, prefix + fact.filled)
+    return Row(tuple(ids), _lookup(offsets, len(prefix) + len(before), fact))
 
 
 def target_row(
@@ -103,7 +101,7 @@ def target_row(
 def subject_row(tokenizer: Any, fact: Fact) -> Row:
     """ "{subject} is a": where the KL term looks (official code)."""
     ids, offsets = encode(tokenizer, f"{fact.subject} is a")
-    return Row(tuple(ids), _lookup(offsets, len(fact.subject), fact))
+    return Row(tuple(ids), _lookup(offsets, 0, fact))
 
 
 def continuation_row(tokenizer: Any, prompt: str, target: str) -> Row:
@@ -117,20 +115,30 @@ def target_ids(tokenizer: Any, prompt: str, target: str) -> list[int]:
     """Ids of " " + target as they follow `prompt`.
 
     They are what the whole text has beyond the prompt's own ids; where the tokenizer merges over
-    the border, the target is tokenised by itself.
+    the border, what it has beyond those of a word. By itself a target would get a word mark of its
+    own from some tokenizers (Llama 2's), and with it a second space.
     """
     target = target.strip()
-    before, _ = encode(tokenizer, prompt)
-    whole, _ = encode(tokenizer, f"{prompt} {target}")
-    if whole[: len(before)] == before:
-        return whole[len(before) :]
+    for before in (prompt, *_ANCHORS):
+        first, _ = encode(tokenizer, before)
+        whole, _ = encode(tokenizer, f"{before} {target}")
+        if whole[: len(first)] == first:
+            return whole[len(first) :]
     alone: list[int] = tokenizer(f" {target}", add_special_tokens=False)["input_ids"]
     return alone
 
 
-def _lookup(offsets: Sequence[tuple[int, int]], end: int, fact: Fact) -> int:
-    """Index of the last token over character `end` - 1; a character may span several tokens."""
-    over = [i for i, (start, stop) in enumerate(offsets) if start < end <= stop]
+_ANCHORS = ("a", "0", ".")
+
+
+def _lookup(offsets: Sequence[tuple[int, int]], begin: int, fact: Fact) -> int:
+    """Index of the last token over the subject, which begins at character `begin`.
+
+    A character may span several tokens. The last one may have none: a normaliser joins a
+    combining mark with the letter before it, or drops what cannot be seen.
+    """
+    end = begin + len(fact.subject)
+    over = [i for i, (start, stop) in enumerate(offsets) if max(start, begin) < min(stop, end)]
     if not over:
         raise InvalidFact("tokenises to nothing", subject=fact.subject, field="subject")
     return over[-1]

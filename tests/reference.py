@@ -4,8 +4,9 @@ Meng et al., "Mass-Editing Memory in a Transformer", ICLR 2023, sections 4.2 and
 Every quantity comes from a plain forward of the whole model over one sequence; module names come
 from a table, not from the model; nothing is shared with the package under test.
 
-Two parts of transformers round to float32 also in a float64 model: RMSNorm, and some attention
-softmaxes and rotary angles. "float64" below therefore means: everything else.
+Some parts of transformers round to float32 also in a float64 model: RMSNorm, some attention
+softmaxes, rotary angles, and the whole attention scores of GPT-J and GPT-Neo. "float64" below
+therefore means: everything else.
 """
 
 from __future__ import annotations
@@ -40,14 +41,34 @@ class Names:
 
 
 _LLAMA = Names("model.layers.{}", "model.layers.{}.mlp.down_proj")
+_OPT = Names("model.decoder.layers.{}", "model.decoder.layers.{}.fc2")
+_FALCON = Names("transformer.h.{}", "transformer.h.{}.mlp.dense_4h_to_h")
 NAMES = {
     "gpt2": Names("transformer.h.{}", "transformer.h.{}.mlp.c_proj", transposed=True),
     "gptj": Names("transformer.h.{}", "transformer.h.{}.mlp.fc_out"),
     "gpt_neox": Names("gpt_neox.layers.{}", "gpt_neox.layers.{}.mlp.dense_4h_to_h"),
-    "falcon": Names("transformer.h.{}", "transformer.h.{}.mlp.dense_4h_to_h"),
+    "gpt_neo": Names("transformer.h.{}", "transformer.h.{}.mlp.c_proj"),
+    "opt": _OPT,
+    "opt_projected": _OPT,
+    "bloom": _FALCON,
+    "falcon": _FALCON,
+    "falcon_new": _FALCON,
+    "falcon_alibi": _FALCON,
+    "phi": Names("model.layers.{}", "model.layers.{}.mlp.fc2"),
+    "phi3": _LLAMA,
     "llama": _LLAMA,
     "llama_tied": _LLAMA,
     "llama_square": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma2": _LLAMA,
+    "gemma3": _LLAMA,
+    "olmo2": _LLAMA,
+    "stablelm": _LLAMA,
+    "stablelm_parallel": _LLAMA,
+    "granite": _LLAMA,
+    "smollm3": _LLAMA,
 }
 
 
@@ -151,7 +172,7 @@ class Reference:
 
         with hooked(self.model.get_submodule(self.names.projection.format(layer)), hook):
             self.logits(ids)
-        return seen[0][0].detach()
+        return seen[0].reshape(len(ids), -1).detach()  # OPT's rows and tokens are one dimension
 
     def logits_with(
         self, layer: int, ids: list[int], position: int, delta: torch.Tensor
@@ -262,8 +283,11 @@ class Reference:
 
 
 def closed_form(R: torch.Tensor, K: torch.Tensor, C: torch.Tensor, lam: float) -> torch.Tensor:
-    """Δ = R Kᵀ (λ C + K Kᵀ)⁻¹ (equation 14), [d, m]."""
-    inverse: torch.Tensor = torch.linalg.inv(lam * C + K @ K.T)
+    """Δ = R Kᵀ (λ C + K Kᵀ)⁻¹ (equation 14), [d, m].
+
+    A unit that fires nowhere (after a ReLU) makes the matrix singular; its column of Δ is then 0.
+    """
+    inverse: torch.Tensor = torch.linalg.pinv(lam * C + K @ K.T, hermitian=True)
     return R @ K.T @ inverse
 
 

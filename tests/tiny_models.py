@@ -1,32 +1,24 @@
 """Tiny models of every supported family: real architectures, random weights; and a tokenizer.
 
+What makes a family different is switched on: windows shorter than the texts of the tests, mixed
+with full attention where the family mixes them; capped logits; multipliers that are not 1.
+
 Nothing here touches the network or the global random state. The same name and seed give the same
 weights bit for bit, so tests may compare runs and processes with each other.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    FalconConfig,
-    FalconForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTJConfig,
-    GPTJForCausalLM,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-TINY = ("gpt2", "gptj", "gpt_neox", "falcon", "llama", "llama_tied", "llama_square")
 HIDDEN = 32
 LAYERS = 4
 HEADS = 4
@@ -102,7 +94,142 @@ def tiny_tokenizer(*, begin_of_text: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def _untrained(name: str) -> PreTrainedModel:
+@dataclass(frozen=True)
+class Family:
+    """How to build a tiny model: its classes, by the prefix they share, and its config's fields."""
+
+    classes: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    sizes: tuple[str, str, str, str | None, str] = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    )
+    """What the config calls width, depth, heads, the MLP's width (None: always 4 × hidden) and
+    positions."""
+    config: str = "Config"
+    model: str = "ForCausalLM"
+    weight_std: float = WEIGHT_STD
+
+
+_GPT2_SIZES = ("n_embd", "n_layer", "n_head", "n_inner", "n_positions")
+_NEO_SIZES = (
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+_OPT_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "ffn_dim",
+    "max_position_embeddings",
+)
+_FALCON_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "ffn_hidden_size",
+    "max_position_embeddings",
+)
+_BLOOM_SIZES = ("hidden_size", "n_layer", "n_head", None, "seq_length")
+_GROUPED: dict[str, Any] = {"num_key_value_heads": 2}
+_GEMMA: dict[str, Any] = {**_GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8}
+WINDOW = 8
+MIXED = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+_WINDOWS: dict[str, Any] = {
+    "use_sliding_window": True,
+    "sliding_window": WINDOW,
+    "layer_types": MIXED,
+}
+
+FAMILIES = {
+    "gpt2": Family("GPT2", sizes=_GPT2_SIZES, model="LMHeadModel"),
+    "gptj": Family("GPTJ", {"rotary_dim": 4}, _GPT2_SIZES),
+    "gpt_neox": Family("GPTNeoX"),
+    # its scores are not divided by √d; large ones cost digits in the softmax
+    "gpt_neo": Family(
+        "GPTNeo",
+        {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+        _NEO_SIZES,
+        weight_std=0.25,
+    ),
+    "opt": Family("OPT", {"word_embed_proj_dim": HIDDEN}, _OPT_SIZES),
+    # As OPT-350M: norms after the residual sums, none at the end, embeddings of another width; as
+    # Galactica without the ReLU. Heavier weights would let attention drown each token's own part.
+    "opt_projected": Family(
+        "OPT",
+        {
+            "word_embed_proj_dim": 16,
+            "do_layer_norm_before": False,
+            "activation_function": "gelu",
+        },
+        _OPT_SIZES,
+        weight_std=0.15,
+    ),
+    "bloom": Family("Bloom", sizes=_BLOOM_SIZES),
+    "falcon": Family("Falcon", sizes=_FALCON_SIZES),
+    "falcon_new": Family(
+        "Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, _FALCON_SIZES
+    ),
+    "falcon_alibi": Family(
+        "Falcon",
+        {"alibi": True, "parallel_attn": False, "multi_query": False},
+        _FALCON_SIZES,
+    ),
+    "phi": Family("Phi", _GROUPED),
+    "phi3": Family("Phi3", {**_GROUPED, "sliding_window": WINDOW}),
+    "llama": Family("Llama", {**_GROUPED, "tie_word_embeddings": False}),
+    "llama_tied": Family("Llama", {**_GROUPED, "tie_word_embeddings": True}),
+    "llama_square": Family(
+        "Llama", {**_GROUPED, "tie_word_embeddings": False, "intermediate_size": HIDDEN}
+    ),
+    "mistral": Family("Mistral", {**_GROUPED, "sliding_window": WINDOW}),
+    "qwen2": Family("Qwen2", {**_GROUPED, **_WINDOWS}),
+    "qwen3": Family("Qwen3", {**_GROUPED, **_WINDOWS, "head_dim": 16}),
+    "gemma2": Family(
+        "Gemma2",
+        {
+            **_GEMMA,
+            "sliding_window": WINDOW,
+            "layer_types": MIXED,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma3": Family(
+        "Gemma3",
+        {**_GEMMA, "sliding_window": WINDOW, "layer_types": MIXED},
+        config="TextConfig",
+    ),
+    "olmo2": Family("Olmo2", _GROUPED),
+    "stablelm": Family("StableLm", {**_GROUPED, "use_qkv_bias": True}),
+    "stablelm_parallel": Family("StableLm", {**_GROUPED, "use_parallel_residual": True}),
+    "granite": Family(
+        "Granite",
+        {
+            **_GROUPED,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 1.5,
+        },
+    ),
+    # the last block of four is without rotary positions, as in the published models
+    "smollm3": Family("SmolLM3", {**_GROUPED, **_WINDOWS}),
+}
+TINY = tuple(FAMILIES)
+
+
+def tiny_config(name: str, **changed: Any) -> Any:
+    """The config of a tiny model, with some of its fields changed."""
+    if name not in FAMILIES:
+        raise ValueError(f"no tiny model is called {name!r}; there are {', '.join(TINY)}")
+    family = FAMILIES[name]
     tokenizer = tiny_tokenizer()
     ids = {
         "vocab_size": len(tokenizer),
@@ -110,53 +237,20 @@ def _untrained(name: str) -> PreTrainedModel:
         "bos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if name == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_embd=HIDDEN,
-                n_layer=LAYERS,
-                n_head=HEADS,
-                n_inner=INTERMEDIATE,
-                n_positions=POSITIONS,
-                **ids,
-            )
-        )
-    if name == "gptj":
-        return GPTJForCausalLM(
-            GPTJConfig(
-                n_embd=HIDDEN,
-                n_layer=LAYERS,
-                n_head=HEADS,
-                n_inner=INTERMEDIATE,
-                n_positions=POSITIONS,
-                rotary_dim=4,
-                **ids,
-            )
-        )
-    sizes = {
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "max_position_embeddings": POSITIONS,
-    }
-    if name == "gpt_neox":
-        return GPTNeoXForCausalLM(GPTNeoXConfig(intermediate_size=INTERMEDIATE, **sizes, **ids))
-    if name == "falcon":
-        return FalconForCausalLM(FalconConfig(ffn_hidden_size=INTERMEDIATE, **sizes, **ids))
-    if name in ("llama", "llama_tied", "llama_square"):
-        return LlamaForCausalLM(
-            LlamaConfig(
-                num_key_value_heads=2,
-                intermediate_size=HIDDEN if name == "llama_square" else INTERMEDIATE,
-                tie_word_embeddings=name == "llama_tied",
-                **sizes,
-                **ids,
-            )
-        )
-    raise ValueError(f"no tiny model is called {name!r}; there are {', '.join(TINY)}")
+    values = (HIDDEN, LAYERS, HEADS, INTERMEDIATE, POSITIONS)
+    sizes = {k: v for k, v in zip(family.sizes, values, strict=True) if k}
+    return getattr(transformers, family.classes + family.config)(
+        **sizes | ids | family.extra | changed
+    )
 
 
-def randomise(model: PreTrainedModel, seed: int) -> None:
+def _untrained(name: str, **changed: Any) -> PreTrainedModel:
+    config = tiny_config(name, **changed)
+    family = FAMILIES[name]
+    return getattr(transformers, family.classes + family.model)(config)
+
+
+def randomise(model: PreTrainedModel, seed: int, weight_std: float = WEIGHT_STD) -> None:
     """Draws every parameter anew, in place: also biases and norm scales, which a fresh model
     leaves at 0 and 1 and where a mistake would not show."""
     generator = torch.Generator().manual_seed(seed)
@@ -165,17 +259,17 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
         for path, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() > 1:
-                std = EMBEDDING_STD if parameter is tokens else WEIGHT_STD
+                std = EMBEDDING_STD if parameter is tokens else weight_std
                 parameter.copy_(std * noise)
             else:
                 parameter.copy_(VECTOR_STD * noise + (not path.endswith("bias")))
 
 
-def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
+def tiny_model(name: str, seed: int = 0, **changed: Any) -> PreTrainedModel:
     """A causal language model of 4 layers, hidden size 32, in float32, ready to generate."""
     with torch.random.fork_rng(devices=[]):  # building a model draws from the global generator
-        model = _untrained(name)
-    randomise(model, seed)
+        model = _untrained(name, **changed)
+    randomise(model, seed, FAMILIES[name].weight_std)
     model.config.use_cache = True
     model.generation_config.do_sample = False
     return model.eval()

@@ -6,21 +6,41 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import GPT2Config, GPTJConfig, GPTNeoXConfig, LlamaConfig
+from transformers import (
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, for_model, from_dict, from_file, presets
 from tests.tiny_models import tiny_model
 
-# Meng et al. 2023, appendix B.4, and the hparams files of the official code.
+# Meng et al. 2023, appendix B.4, the hparams files of the official code, and for later models those
+# that each preset names as its source.
 PUBLISHED = {
     "gpt-j-6b": ((3, 4, 5, 6, 7, 8), 25, 0.5, 0.5, 0.75, 0.0625, 15_000),
     "gpt2-xl": ((13, 14, 15, 16, 17), 20, 0.5, 0.5, 0.75, 0.0625, 20_000),
     "gpt-neox-20b": ((6, 7, 8, 9, 10), 20, 0.5, 0.5, 0.3, 0.0625, 20_000),
     "smollm2-135m": ((4, 5, 6, 7, 8), 25, 0.5, 0.5, 0.75, 0.0625, 1_000),
+    "llama-2-7b": ((4, 5, 6, 7, 8), 25, 0.5, 0.001, 4, 0.0625, 15_000),
+    "llama-3-8b": ((4, 5, 6, 7, 8), 25, 0.1, 0.5, 0.75, 0.0625, 15_000),
+    "mistral-7b": ((4, 5, 6, 7, 8), 25, 0.5, 0.001, 4, 0.0625, 15_000),
+    "qwen2.5-7b": ((4, 5, 6, 7, 8), 25, 0.1, 0.5, 0.75, 0.0625, 15_000),
 }
+
+
+def llama(**sizes: Any) -> LlamaConfig:
+    """A config with the sizes of a 7B model unless said otherwise."""
+    return LlamaConfig(**{"hidden_size": 4096, "num_hidden_layers": 32, **sizes})
+
+
 CONFIGS = {
     "gpt-j-6b": GPTJConfig(),
     "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
@@ -32,6 +52,63 @@ CONFIGS = {
         num_hidden_layers=30,
         num_attention_heads=9,
     ),
+    "llama-2-7b": llama(vocab_size=32_000, intermediate_size=11_008, max_position_embeddings=4096),
+    "llama-3-8b": llama(
+        vocab_size=128_256,
+        intermediate_size=14_336,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+    ),
+    "mistral-7b": MistralConfig(),
+    "qwen2.5-7b": Qwen2Config(
+        vocab_size=152_064,
+        hidden_size=3584,
+        intermediate_size=18_944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+    ),
+}
+# Other models: one that a preset fits as well, and neighbours that none may be mistaken for.
+LLAMA_3_1_8B = llama(
+    vocab_size=128_256,
+    intermediate_size=14_336,
+    num_key_value_heads=8,
+    max_position_embeddings=131_072,
+)
+MISTRAL_7B_V3 = MistralConfig(vocab_size=32_768, sliding_window=None)
+NEIGHBOURS = {
+    "Llama 1 7B": llama(vocab_size=32_000, intermediate_size=11_008, max_position_embeddings=2048),
+    "Code Llama 7B": llama(
+        vocab_size=32_016, intermediate_size=11_008, max_position_embeddings=16_384
+    ),
+    "Llama 2 13B": llama(
+        vocab_size=32_000,
+        hidden_size=5120,
+        intermediate_size=13_824,
+        num_hidden_layers=40,
+        num_attention_heads=40,
+        max_position_embeddings=4096,
+    ),
+    "Llama 3.2 3B": llama(
+        vocab_size=128_256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+    ),
+    "Mistral Nemo 12B": MistralConfig(
+        vocab_size=131_072, hidden_size=5120, num_hidden_layers=40, head_dim=128
+    ),
+    "Qwen2.5 0.5B": Qwen2Config(
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+    ),
+    "GPT-2": GPT2Config(),
 }
 
 
@@ -58,6 +135,31 @@ def test_presets_hold_the_published_values_and_name_their_source(name: str) -> N
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_finds_its_preset(name: str) -> None:
     assert for_model(CONFIGS[name]) == from_dict(presets()[name]["hparams"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_exactly_one_preset_fits_a_model(name: str) -> None:
+    """Else the order of their names would decide."""
+    fitting = [
+        other
+        for other, preset in presets().items()
+        if all(getattr(CONFIGS[name], key, None) == value for key, value in preset["match"].items())
+    ]
+    assert fitting == [name]
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [(LLAMA_3_1_8B, "llama-3-8b"), (MISTRAL_7B_V3, "mistral-7b")]
+)
+def test_a_later_release_of_the_same_sizes_finds_the_preset(config: Any, name: str) -> None:
+    assert for_model(config) == from_dict(presets()[name]["hparams"])
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_a_model_of_other_sizes_gets_no_preset(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="memit_core.hparams"):
+        for_model(NEIGHBOURS[name])
+    assert "no preset" in caplog.text
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

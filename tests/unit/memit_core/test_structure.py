@@ -8,12 +8,20 @@ import accelerate  # type: ignore[import-untyped]
 import pytest
 import torch
 from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     GPT2Config,
     GPT2Model,
+    MambaConfig,
+    MambaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -31,15 +39,6 @@ from tests.tiny_models import (
     tiny_tokenizer,
 )
 
-NORMS = {
-    "gpt2": "transformer.ln_f",
-    "gptj": "transformer.ln_f",
-    "gpt_neox": "gpt_neox.final_layer_norm",
-    "falcon": "transformer.ln_f",
-    "llama": "model.norm",
-    "llama_tied": "model.norm",
-    "llama_square": "model.norm",
-}
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": HIDDEN,
@@ -54,15 +53,13 @@ def test_finds_the_published_module_names(loaded: LoadedModel) -> None:
     names = NAMES[loaded.name]
     assert found.blocks == tuple(names.block.format(i) for i in range(LAYERS))
     assert found.projections == tuple(names.projection.format(i) for i in range(LAYERS))
-    assert found.norm == NORMS[loaded.name]
-    assert found.head == "lm_head"
 
 
 def test_knows_widths_and_orientation(loaded: LoadedModel) -> None:
     found = discover(loaded.model)
-    square = loaded.name == "llama_square"
+    widths = {"llama_square": HIDDEN, "bloom": 4 * HIDDEN}
     assert found.hidden == HIDDEN
-    assert found.intermediate == (HIDDEN if square else INTERMEDIATE)
+    assert found.intermediate == widths.get(loaded.name, INTERMEDIATE)
     assert found.transposed == (loaded.name == "gpt2")
     weight = loaded.model.get_submodule(found.projections[0]).weight
     expected = (found.hidden, found.intermediate)
@@ -89,12 +86,45 @@ def test_discovery_leaves_no_hook_and_no_change(loaded: LoadedModel) -> None:
         assert torch.equal(value, before[key])
 
 
-def test_a_mixture_of_experts_is_refused() -> None:
-    model = MixtralForCausalLM(
-        MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1)
-    ).eval()
-    with pytest.raises(UnsupportedModel, match="mixture of experts"):
-        discover(model)
+MIXTURE: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "num_experts_per_tok": 1}
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (MixtralForCausalLM, MixtralConfig(**MIXTURE, num_local_experts=2)),
+        (OlmoeForCausalLM, OlmoeConfig(**MIXTURE, num_experts=2)),
+        (Qwen2MoeForCausalLM, Qwen2MoeConfig(**MIXTURE, num_experts=2)),
+        # the first block has a plain MLP, only the second a mixture
+        (Qwen2MoeForCausalLM, Qwen2MoeConfig(**MIXTURE, num_experts=2, mlp_only_layers=[0])),
+    ],
+    ids=["mixtral", "olmoe", "qwen2_moe", "qwen2_moe half dense"],
+)
+def test_a_mixture_of_experts_is_refused(build: Any, config: Any) -> None:
+    with pytest.raises(
+        UnsupportedModel, match=r"model\.layers\.\d\.mlp\.\S+ is a mixture of experts"
+    ):
+        discover(build(config).eval())
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (MambaForCausalLM, MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2)),
+        (RwkvForCausalLM, RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2)),
+    ],
+    ids=["mamba", "rwkv"],
+)
+def test_a_recurrent_model_is_refused(build: Any, config: Any) -> None:
+    """Its blocks have no MLP in the paper's sense: their last linear map is something else."""
+    with pytest.raises(UnsupportedModel):
+        discover(build(config).eval())
+
+
+def test_a_bidirectional_model_is_refused() -> None:
+    """Its head is found and its blocks are like a decoder's, but the future flows into the past."""
+    with pytest.raises(UnsupportedModel):
+        discover(BertLMHeadModel(BertConfig(**SIZES)).eval())
 
 
 def test_an_encoder_decoder_is_refused() -> None:
@@ -109,15 +139,6 @@ def test_a_model_without_a_head_is_refused() -> None:
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=HIDDEN, n_layer=2, n_head=4)
     with pytest.raises(UnsupportedModel, match="head"):
         discover(GPT2Model(config).eval())
-
-
-def test_capped_logits_are_refused() -> None:
-    """Gemma 2 squeezes its logits by tanh: head(norm(h)) is then not what the model answers."""
-    model = Gemma2ForCausalLM(
-        Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=8, final_logit_softcapping=0.1)
-    ).eval()
-    with pytest.raises(UnsupportedModel, match="logits"):
-        discover(model)
 
 
 def test_quantised_weights_are_refused() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 from tokenizers.normalizers import Prepend, Replace
@@ -19,39 +19,10 @@ from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
 from memit_core.tokens import Row, collate, prompt_row, subject_row, target_ids, target_row
 from tests.tiny_models import END_OF_TEXT, tiny_tokenizer
+from tests.unit.memit_core.fact_strategies import facts
 
 TOKENIZERS = {"plain": tiny_tokenizer(), "begin of text": tiny_tokenizer(begin_of_text=True)}
 tokenizers = st.sampled_from(sorted(TOKENIZERS)).map(TOKENIZERS.__getitem__)
-
-AWKWARD = st.sampled_from(
-    [
-        "é",
-        "e\u0301",
-        "日本",
-        "🦊",
-        "👩‍👩‍👧",
-        "ß",
-        "{",
-        "}",
-        "{x}",
-        "…",
-        ".",
-        "'s",
-        " ",
-        "\u00a0",
-        "\n",
-        "A",
-    ]
-)
-text = st.lists(AWKWARD | st.text(max_size=4), max_size=6).map("".join)
-visible = text.filter(lambda s: bool(s.strip()))
-
-
-@st.composite
-def facts(draw: st.DrawFn) -> Fact:
-    prompt = draw(text) + "{}" + draw(text)
-    assume(prompt.count("{}") == 1)
-    return Fact(draw(visible), prompt, draw(visible))
 
 
 def token_ends(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> list[int]:
