@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.quality import COLUMNS, FIGURES, Bench, figures
+from benchmarks.quality import COLUMNS, Bench, figures
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.records import without_conflicts

@@ -89,7 +89,7 @@ def compute_covariance(
 
         def reader(layer: int, real: torch.Tensor = real) -> Any:
             def read(keys: torch.Tensor) -> None:
-                k = keys.reshape(*real.shape, -1)[real].float()  # OPT's are flat
+                k = keys[real].float()
                 sums[layer] += (k.T @ k).cpu().double()
 
             return read

@@ -7,6 +7,7 @@ parts, and comparing with its own logits.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ def discover(model: Any) -> Structure:
     blocks = _find_blocks(model, name)
     if model.get_output_embeddings() is None:
         raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
+    if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
+        raise UnsupportedModel(f"{name}: it has no attention over keys and values (recurrent?)")
     calls, returns_tuple = _probe(model, blocks)
     projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
     modules = [model.get_submodule(p) for p in projections]

@@ -42,7 +42,8 @@ def run_until(
         raise _Stop
 
     def reader(read: Callable[[torch.Tensor], None]) -> Callable[..., None]:
-        return lambda _module, args: read(args[0])
+        # OPT flattens rows and tokens before its projection.
+        return lambda _module, args: read(args[0].reshape(*batch.input_ids.shape, -1))
 
     handles = [view.get_submodule(p).register_forward_pre_hook(reader(r)) for p, r in see.items()]
     handles.append(view.get_submodule(path).register_forward_hook(stop))
