@@ -7,6 +7,7 @@ tokens do what the paper's 44 million do (FastMEMIT, 2506.04226).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -15,6 +16,7 @@ import torch
 from memit_core.errors import MemitError, NonFinite
 from memit_core.hparams import HParams
 from memit_core.progress import Progress
+from memit_core.running_sums import RunningSums
 from memit_core.structure import Structure
 from memit_core.tokens import Row, collate, pad_id
 from memit_core.trace import run_until
@@ -65,8 +67,12 @@ def compute_covariance(
     tokenizer: Any,
     corpus: str,
     progress: Progress,
+    partial: Path | None = None,
 ) -> dict[int, torch.Tensor]:
     """C by layer: [m, m] float64 on the CPU, m the projection's input width.
+
+    Args:
+        partial: file of the sums so far, from which an interrupted run goes on.
 
     Raises:
         MemitError: the corpus is empty.
@@ -75,14 +81,11 @@ def compute_covariance(
     rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
     device = next(view.parameters()).device
     # Sums of 2,048 products are exact enough in float32; between batches they add up in float64.
-    sums = {
-        layer: torch.zeros(structure.intermediate, structure.intermediate, dtype=torch.float64)
-        for layer in hparams.layers
-    }
+    running = RunningSums(hparams.layers, structure.intermediate, partial)
     last = structure.projections[hparams.layers[-1]]
-    total, done = sum(len(row.ids) for row in rows), 0
-    for start in range(0, len(rows), BATCH_ROWS):
-        progress("covariance", done, total)
+    total = sum(len(row.ids) for row in rows)
+    for start in range(running.done * BATCH_ROWS, len(rows), BATCH_ROWS):
+        progress("covariance", sum(len(row.ids) for row in rows[:start]), total)
         chunk = rows[start : start + BATCH_ROWS]
         batch = collate(chunk, pad_id(tokenizer), device)
         real = batch.attention_mask.bool()
@@ -90,17 +93,18 @@ def compute_covariance(
         def reader(layer: int, real: torch.Tensor = real) -> Any:
             def read(keys: torch.Tensor) -> None:
                 k = keys[real].float()
-                sums[layer] += (k.T @ k).cpu().double()
+                running.sums[layer] += (k.T @ k).cpu().double()
 
             return read
 
         seen = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
         run_until(view, last, batch, seen)
-        done += sum(len(row.ids) for row in chunk)
-    progress("covariance", done, total)
-    if not all(c.isfinite().all() for c in sums.values()):
+        running.batch_done()
+    progress("covariance", total, total)
+    running.finish()
+    if not all(c.isfinite().all() for c in running.sums.values()):
         raise NonFinite("the covariance")
-    return {layer: c / total for layer, c in sums.items()}
+    return {layer: c / total for layer, c in running.sums.items()}
 
 
 def encode_covariance(covariance: dict[int, torch.Tensor]) -> bytes:

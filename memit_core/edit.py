@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -55,6 +56,7 @@ class Editor:
         max_tokens: longest prompt and target of a fact together.
         z_dtype: precision of the blocks above the last edited layer while z is optimised:
             "float32", "bfloat16", or "auto", which is bfloat16 where the device gains from it.
+        scratch: folder for a covariance that is not finished, so that it can go on after a stop.
 
     Raises:
         UnsupportedModel: the model's structure was not found.
@@ -69,6 +71,7 @@ class Editor:
         cache: Cache | None = None,
         max_tokens: int | None = None,
         z_dtype: str = "auto",
+        scratch: Path | None = None,
     ) -> None:
         self.loaded = loaded
         self.structure: Structure = discover(loaded.model)
@@ -80,6 +83,7 @@ class Editor:
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.max_tokens = max_tokens
         self.z_dtype = z_dtype
+        self.scratch = scratch
         self._solvers: dict[int, Solver] = {}
         self._solvers_of: float | None = None
 
@@ -125,10 +129,17 @@ class Editor:
                     self.loaded.tokenizer,
                     self.corpus,
                     progress,
+                    self._partial(),
                 )
                 data = self.cache.put_once(name, encode_covariance(computed))
             self._covariance = decode_covariance(data)
         return self._covariance
+
+    def _partial(self) -> Path | None:
+        if self.scratch is None:
+            return None
+        name = f"{self.loaded.digest}{self.covariance_digest}"
+        return self.scratch / f"covariance-{hashlib.sha256(name.encode()).hexdigest()}.part"
 
     _covariance: dict[int, torch.Tensor] | None = None
 

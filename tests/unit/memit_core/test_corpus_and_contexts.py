@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from memit_core.cache import MemoryCache
@@ -16,6 +18,7 @@ from memit_core.covariance import (
     encode_covariance,
 )
 from memit_core.edit import Editor
+from memit_core.errors import Cancelled
 from memit_core.loading import LoadedModel
 from memit_core.templates import (
     OPENINGS,
@@ -121,6 +124,47 @@ def test_covariance_tells_its_progress() -> None:
     assert set(totals) == {done[-1]}
     assert list(done) == sorted(done)
     assert done[0] == 0
+
+
+def test_an_interrupted_covariance_goes_on_where_it_was(
+    any_editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memit_core.running_sums.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("memit_core.running_sums.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
+    loaded = any_editor.loaded
+    whole: list[int] = []
+    expected = editor_of(loaded).covariance(lambda _, done, __, **___: whole.append(done))
+    assert len(whole) > 2
+
+    def stop_at_second(_stage: str, done: int, _total: int, **_: float | None) -> None:
+        if done == whole[1]:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        editor_of(loaded, scratch=tmp_path).covariance(stop_at_second)
+    assert list(tmp_path.iterdir())
+    rest: list[int] = []
+    resumed = editor_of(loaded, scratch=tmp_path).covariance(
+        lambda _, done, __, **___: rest.append(done)
+    )
+    assert rest == whole[1:]
+    assert all(torch.equal(resumed[layer], c) for layer, c in expected.items())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
+def test_a_damaged_part_of_a_covariance_is_begun_anew(
+    any_editor: Editor, tmp_path: Path, damage: bytes | None
+) -> None:
+    """Also one of another shape, as of a model that was changed in its folder."""
+    working = editor_of(any_editor.loaded, scratch=tmp_path)
+    other = safetensors.torch.save({"1": torch.zeros(2, 2), "done": torch.tensor(1)})
+    part = working._partial()
+    assert part is not None
+    part.write_bytes(other if damage is None else damage)
+    expected = editor_of(any_editor.loaded).covariance()
+    assert all(torch.equal(working.covariance()[layer], c) for layer, c in expected.items())
 
 
 def test_what_is_made_once_is_read_back(any_editor: Editor) -> None:
