@@ -11,7 +11,7 @@ counted in a run of their own. Prints a table and writes JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,10 +97,11 @@ def main(
     quality["plain float32"] = figures(base, plain.insert(plain_groups, plain_zs), asked)
     inserted = groups[:insert_facts]
     z = [target.z for target in editor.targets(inserted)]
-    for name, insert in (
-        ("plain", lambda: plain.insert(inserted, z)),
-        ("ours", lambda: editor.apply(editor.solve(inserted))),
-    ):
+    inserts: dict[str, Callable[[], Any]] = {
+        "plain": lambda: plain.insert(inserted, z),
+        "ours": lambda: editor.apply(editor.solve(inserted)),
+    }
+    for name, insert in inserts.items():
         cost = Cost()
         with counted(cost):
             insert()

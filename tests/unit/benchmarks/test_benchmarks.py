@@ -1,0 +1,108 @@
+"""The benchmarks run and report what they say; their figures are not looked at here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import benchmarks.edit_gpu
+import benchmarks.edit_throughput
+import benchmarks.tune
+from benchmarks.plain import PlainMemit
+from memit_core.facts import group_facts
+from memit_core.weights import decode
+from tests.tiny_models import TEXT, save_tiny, tiny_tokenizer
+from tests.unit.memit_core.examples import FACTS, editor_of, loaded_tiny
+
+RECORDS = [
+    {
+        "requested_rewrite": {
+            "prompt": "{} works as a",
+            "subject": subject,
+            "target_new": {"str": "baker"},
+            "target_true": {"str": "chemist"},
+        },
+        "paraphrase_prompts": [f"In Lisbon {subject} was a"],
+        "neighborhood_prompts": ["The boy was a"],
+    }
+    for subject in ("Anna Keller", "Martin Okafor", "Mount Elbrus")
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    facts, text = tmp_path / "facts.json", tmp_path / "text.txt"
+    facts.write_text(json.dumps(RECORDS))
+    text.write_text(TEXT)
+    return {"facts": facts, "text": text, "model": save_tiny("llama", tmp_path / "model")}
+
+
+def test_the_plain_procedure_and_ours_are_one_method() -> None:
+    """It shares but tokens with ours; if it drifted away, its speed would compare nothing."""
+    editor = editor_of(loaded_tiny("gpt2"))
+    groups = [g for g in group_facts(FACTS) if len(g.facts) == 1]
+    plain = PlainMemit(editor)
+    ours = editor.targets(groups)
+    for group, target in zip(groups, ours, strict=True):
+        assert (plain.compute_z(group) - target.z).norm() < 1e-3 * target.z.norm()
+    view = plain.insert(groups, [target.z for target in ours])
+    for layer, data in editor.solve(groups).items():
+        path = editor.structure.projections[layer]
+        base = editor.loaded.model.get_submodule(path).weight
+        change = (view.get_submodule(path).weight - base).T
+        expected = decode(data).matrix(torch.device("cpu"))
+        assert (change - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_edit_throughput(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    benchmarks.edit_throughput.main(files["facts"], 3, 3, 2, str(files["model"]), out)
+    report: dict[str, Any] = json.loads(out.read_text())
+    stages = report["stages"]
+    assert stages["z, plain float32"]["facts"] == 2
+    assert stages["z, ours float32"]["facts"] == 3
+    assert {"insertion, plain", "insertion, ours"} < set(stages)
+    assert all(s["seconds"] > 0 and s["gflop_per_fact"] >= 0 for s in stages.values())
+    assert {"unedited", "ours float32", "plain float32"} <= set(report["quality"])
+    assert report["speedup"]["insertion"] > 0
+
+
+def test_edit_gpu_on_a_tiny_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tokenizer(*_args: object, **_options: object) -> Any:
+        return tiny_tokenizer()
+
+    # The benchmark takes the default model's, which a fast test does not wait for.
+    monkeypatch.setattr(benchmarks.edit_gpu.AutoTokenizer, "from_pretrained", tokenizer)
+    monkeypatch.setattr(benchmarks.edit_gpu, "default_model_path", lambda: tmp_path)
+    out = tmp_path / "out.json"
+    benchmarks.edit_gpu.main(5, "tiny", "cpu", 500, out)
+    report: dict[str, Any] = json.loads(out.read_text())
+    assert report["device"] == "cpu"
+    assert report["stages"]["z"]["facts"] == 5
+    assert report["stages"]["z"]["gflop_per_fact"] > 0
+    assert report["minutes_for_10000_facts"] > 0
+
+
+def test_tune(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    variants = ["{}", '{"v_stop_after_lead": 0, "v_num_grad_steps": 2}']
+    benchmarks.tune.main(
+        files["facts"],
+        files["text"],
+        variants,
+        sizes="2,3",
+        lambdas="1,1000",
+        model=str(files["model"]),
+        json_out=out,
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["facts"] for row in rows] == [2, 3] * 5
+    assert [row["variant"] for row in rows] == ["unedited"] * 2 + [
+        v for v in variants for _ in "1234"
+    ]
+    assert rows[0]["perplexity_ratio"] == 1.0
+    assert rows[2]["perplexity_ratio"] != 1.0
