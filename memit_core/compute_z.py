@@ -8,6 +8,7 @@ target is predicted. Groups that are done leave the batch.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,14 +39,14 @@ HEAD_ROWS = 256
 
 @dataclass(frozen=True)
 class Target:
-    """z of one group, [d] float32 on the CPU, and the loss it ended with (NaN: it failed)."""
+    """z of one group, [d] float32 on the CPU, and the loss it ended with; not finite: it failed."""
 
     z: torch.Tensor
     loss: float
 
     @property
     def finite(self) -> bool:
-        return bool(self.z.isfinite().all()) and self.loss == self.loss
+        return bool(self.z.isfinite().all()) and math.isfinite(self.loss)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ hidden state straight to the head.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class _Port(nn.Module):
         super().__init__()
         # Past nn.Module's own bookkeeping: neither is a submodule of the shell.
         self.__dict__["_block"] = block
-        self.__dict__["_decoder"] = decoder
+        self.__dict__["_decoder"] = weakref.proxy(decoder)  # so that no cycle holds the weights
         self.returns_tuple = returns_tuple
 
     def __getattr__(self, name: str) -> Any:

@@ -17,6 +17,7 @@ from contracts.errors import Conflict, Problem, ServiceError
 from contracts.transport import CHANGES_CHANNEL, EDITOR_LOCK
 from contracts.versions import VersionManifest, VersionStatus
 from memit_core.errors import Cancelled, InvalidFact, MemitError
+from memit_core.precision import out_of_memory
 from registry.commit import ACTIVE, settle
 from registry.errors import RecordDamaged, RegistryError
 from registry.registry import Registry
@@ -111,6 +112,8 @@ class EditRunner:
         except Exception as error:
             log.exception("%s failed", edit_id)
             detail = f"{type(error).__name__}: {error}"[:1_000]
+            if out_of_memory(error):
+                detail = f"out of memory; free some on the device or use a larger one ({detail})"
             self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
 
     def _make(
