@@ -39,6 +39,10 @@ class Settings(BaseSettings):
         default="auto",
         description="dtype of the weights; auto is float32 on CPU, as stored elsewhere",
     )
+    z_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="precision in which z is optimised; auto is bfloat16 where that is faster",
+    )
     hparams: Path | None = Field(
         default=None, description="JSON file of hyperparameters; by default the model's preset"
     )

@@ -61,7 +61,7 @@ class _Rows:
     def live(self) -> int:
         """Tokens that a step runs, padding within the group included."""
         rows = [row for context in self.facts for row in context]
-        return len(rows) * max(len(row.ids) - row.lookup for row in rows) + 1
+        return (len(rows) + 1) * max(len(row.ids) - row.lookup for row in rows)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -149,7 +149,7 @@ def _first_batch(waiting: Sequence[int], rows: Sequence[_Rows], budget: int) -> 
     """As many of the first groups as have at most `budget` live tokens, padded; at least one."""
     count = width = size = 0
     for size, g in enumerate(waiting):
-        count += sum(len(context) for context in rows[g].facts)
+        count += 1 + sum(len(context) for context in rows[g].facts)
         width = max(width, rows[g].shape[0])
         if size and count * width > budget:
             return list(waiting[:size])
@@ -172,15 +172,21 @@ class _Optimisation:
         ]
         n_facts = len(by_context[0])
         everything = [row for context in by_context for row in context]
-        walks = by_context if len(everything) >= FEW_ROWS else [everything]
+        subjects = [group.subject for group in groups]
+        walks = [*by_context, subjects]
+        if len(everything) < FEW_ROWS:
+            walks = [everything + subjects]
         owner = [g for g, group in enumerate(groups) for _ in group.facts[0]]
-        self.facts, states = live_rows(exact, fast, walks, layer)
-        self.fact_group = torch.tensor(owner * n_contexts, device=device)
-        self.subjects, _ = live_rows(exact, fast, [[group.subject for group in groups]], layer)
-        self.subject_group = torch.arange(self.size, device=device)
-        share = torch.bincount(self.fact_group[:n_facts], minlength=self.size)
+        self.live, states = live_rows(exact, fast, walks, layer)
+        own = torch.arange(self.size, device=device)
+        contexts = torch.tensor(owner * n_contexts, device=device)
+        self.row_group = torch.cat([contexts, own])
+        """The group of every row: facts in their contexts first, then each group's subject."""
+        self.subject_row = len(everything) + own
+        self.subject_group = own
+        share = torch.bincount(self.row_group[:n_facts], minlength=self.size)
         self.h0 = torch.zeros(self.size, states.shape[1], device=device)
-        self.h0.index_add_(0, self.fact_group[:n_facts], states[:n_facts])
+        self.h0.index_add_(0, self.row_group[:n_facts], states[:n_facts])
         self.h0 /= share[:, None]
         flat = [
             (i, position - row.lookup, token, 1 / len(row.targets))
@@ -192,7 +198,7 @@ class _Optimisation:
         self.target_column = torch.tensor(column, device=device)
         self.target_id = torch.tensor(token, device=device)
         self.target_weight = torch.tensor(weight, device=device) / (
-            n_contexts * share[self.fact_group[self.target_row]]
+            n_contexts * share[self.row_group[self.target_row]]
         )
         self.base_log_p = torch.empty(0)
 
@@ -209,13 +215,10 @@ class _Optimisation:
             token is the most probable one in all contexts, [groups] bool.
         """
         hp = self.hparams
-        hidden = self.facts.above(delta[self.fact_group])
-        ends = torch.cat(
-            [
-                hidden[self.target_row, self.target_column],
-                self.subjects.above(delta[self.subject_group])[:, 0],
-            ]
-        )
+        hidden = self.live.above(delta[self.row_group])
+        rows = torch.cat([self.target_row, self.subject_row])
+        columns = torch.cat([self.target_column, torch.zeros_like(self.subject_row)])
+        ends = hidden[rows, columns]
         loss, leads, slope = self._head(ends.detach())
         ends.backward(slope)  # type: ignore[no-untyped-call]
         decay = hp.v_weight_decay * delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
@@ -240,7 +243,7 @@ class _Optimisation:
             target, subject = rows[rows < n], rows[rows >= n] - n
             mine = log_p[: len(target)]
             nll = -mine.gather(1, self.target_id[target, None])[:, 0] * self.target_weight[target]
-            owner = self.fact_group[self.target_row[target]]
+            owner = self.row_group[self.target_row[target]]
             wrong = mine.detach().argmax(-1) != self.target_id[target]
             leads[owner[wrong]] = False
             now = log_p[len(target) :]
@@ -292,20 +295,19 @@ class _Optimisation:
         staying = open_[self.subject_group]
         if int(staying.sum()) > LEAVE_SHARE * len(staying):
             return
-        rows = open_[self.fact_group].nonzero()[:, 0]
-        place = torch.full((len(self.fact_group),), -1, device=rows.device)
+        rows = open_[self.row_group].nonzero()[:, 0]
+        place = torch.full((len(self.row_group),), -1, device=rows.device)
         place[rows] = torch.arange(len(rows), device=rows.device)
         kept = place[self.target_row] >= 0
         self.target_row = place[self.target_row[kept]]
         self.target_column, self.target_id, self.target_weight = (
             column[kept] for column in (self.target_column, self.target_id, self.target_weight)
         )
-        self.facts = self.facts.select(rows)
-        self.fact_group = self.fact_group[rows]
-        subjects = staying.nonzero()[:, 0]
-        self.subjects = self.subjects.select(subjects)
-        self.subject_group = self.subject_group[subjects]
-        self.base_log_p = self.base_log_p[subjects]
+        self.live = self.live.select(rows)
+        self.row_group = self.row_group[rows]
+        self.subject_row = place[self.subject_row[staying]]
+        self.subject_group = self.subject_group[staying]
+        self.base_log_p = self.base_log_p[staying]
 
     def _project(self, delta: torch.Tensor) -> torch.Tensor:
         """Keep ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖."""

@@ -66,6 +66,8 @@ class WorkerProcess:
             corpus=None if settings.corpus is None else read_corpus(settings.corpus),
             cache=self._registry.artefacts(loaded.digest),
             max_tokens=settings.max_fact_tokens,
+            z_dtype=settings.z_dtype,
+            scratch=settings.home / "scratch",
         )
         base_version = begin_lineage(self._registry, self._editor)
         maker = VersionMaker(self._registry, self._editor, settings)

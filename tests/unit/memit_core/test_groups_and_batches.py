@@ -43,11 +43,11 @@ MANY = group_facts(
 
 def test_a_fact_alone_and_among_63_others_has_one_z(editor: Editor) -> None:
     """Of every length: the batch pads, shares contexts, and packs anew as groups leave."""
-    hparams = replace(HPARAMS, v_num_grad_steps=12, v_lr=2.0, kl_factor=0.0)
+    hparams = replace(HPARAMS, v_num_grad_steps=8, v_lr=2.0, kl_factor=0.0)
     assert len(MANY) == 64
     together = optimise(editor.loaded, MANY, hparams)
     small = optimise(editor.loaded, MANY, hparams, batch_tokens=300)
-    for i in range(0, 64, 9):
+    for i in (0, 21, 63):
         (alone,) = optimise(editor.loaded, [MANY[i]], hparams)
         for many in (together[i], small[i]):
             assert (alone.z - many.z).norm() < ALONE * alone.z.norm()
