@@ -10,7 +10,7 @@ from contracts.errors import Problem
 from contracts.facts import Fact
 from contracts.ids import EditId, FactId, VersionId
 from contracts.limits import MAX_FACTS_PER_EDIT
-from contracts.versions import Report
+from contracts.reports import Report
 
 
 class EditState(StrEnum):
@@ -45,6 +45,13 @@ class Gate(BaseModel):
         ge=0,
         le=1,
         description="share of the edit's facts with target_true where p(new) > p(true)",
+        examples=[0.9],
+    )
+    min_live_success: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="the same as min_success, of a sample of the older live facts",
         examples=[0.9],
     )
     max_perplexity_ratio: float | None = Field(

@@ -76,8 +76,17 @@ class Settings(BaseSettings):
     # the gate
     gate_min_success: float = Field(default=0.5, ge=0, le=1, description="see Gate.min_success")
     gate_min_efficacy: float = Field(default=0.0, ge=0, le=1, description="see Gate.min_efficacy")
+    gate_min_live_success: float = Field(
+        default=0.0, ge=0, le=1, description="see Gate.min_live_success"
+    )
     gate_max_perplexity_ratio: float = Field(
         default=2.0, gt=0, description="see Gate.max_perplexity_ratio"
+    )
+
+    report_max_facts: int = Field(
+        default=2_000,
+        ge=0,
+        description="facts a full report measures at most, a sample of more; 0: none is made",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -22,6 +22,7 @@ TOKENIZER_ARTEFACT = "tokenizer"
 """Name in the registry of the base model's tokenizer.json."""
 
 EDITOR_LOCK = "memit:editor"
+REPORTER_LOCK = "memit:reporter"
 GENERATE_STREAM = "memit:generate"
 ENGINE_GROUP = "engines"
 WORKER_KEYS = "memit:worker:*"

@@ -1,4 +1,4 @@
-"""Versions and aliases: the immutable manifest of a version, its report, and named pointers."""
+"""Versions and aliases: the immutable manifest of a version, and named pointers."""
 
 from __future__ import annotations
 
@@ -8,66 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.ids import AliasName, Digest, FactId, VersionId
-
-
-class FactReport(BaseModel):
-    """How one fact of the edit fared on the version's served weights."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
-    success: bool = Field(description="greedy answer starts with target_new", examples=[True])
-    p_new: float = Field(
-        description="exp of the mean log-probability of target_new's tokens", examples=[0.93]
-    )
-    p_true: float | None = Field(
-        default=None, description="the same for target_true, if given", examples=[0.002]
-    )
-
-
-class Report(BaseModel):
-    """Quality of a version on its edit's own facts, and its drift from the base model."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "facts": 1,
-                    "success": 1.0,
-                    "efficacy": 1.0,
-                    "perplexity_ratio": 1.01,
-                    "kl": 0.004,
-                    "per_fact": [
-                        {"id": "fact-0f9a6c1d2e3b4a5f6071", "success": True, "p_new": 0.93}
-                    ],
-                    "seconds": {"z": 9.5, "insert": 0.6, "evaluate": 2.1},
-                }
-            ]
-        },
-    )
-
-    facts: int = Field(description="facts of the edit that were measured", examples=[10])
-    success: float | None = Field(
-        default=None, description="share whose greedy answer starts with target_new", examples=[1.0]
-    )
-    efficacy: float | None = Field(
-        default=None, description="share with p(new) > p(true), over facts with target_true"
-    )
-    paraphrase: float | None = Field(
-        default=None, description="the same on paraphrase prompts, where given"
-    )
-    specificity: float | None = Field(
-        default=None, description="share of neighborhood prompts with p(true) > p(new)"
-    )
-    perplexity_ratio: float | None = Field(
-        default=None, description="perplexity on the control text over the base's", examples=[1.01]
-    )
-    kl: float | None = Field(
-        default=None, description="mean KL(version || base) per control token, in nats"
-    )
-    per_fact: list[FactReport] = Field(default_factory=list)
-    seconds: dict[str, float] = Field(default_factory=dict, description="seconds a stage took")
+from contracts.reports import FullReport, Report
 
 
 class LayerWeights(BaseModel):
@@ -165,6 +106,9 @@ class Version(VersionManifest):
 
     id: VersionId = Field(examples=["v1-9f3c2a71b0de"])
     aliases: list[str] = Field(default_factory=list)
+    full_report: FullReport | None = Field(
+        default=None, description="on all live facts; follows some time after the commit, if at all"
+    )
 
 
 class AliasRecord(BaseModel):

@@ -37,7 +37,6 @@ def settle(registry: Registry, edit_id: str, *, activate: bool = True) -> EditEn
     if version is None:
         return None
     manifest = registry.versions.get(version)
-    per_fact = [] if manifest.report is None else manifest.report.per_fact
     rejected = manifest.status is VersionStatus.REJECTED
     end = EditEnd(
         state=EditState.REJECTED if rejected else EditState.COMMITTED,
@@ -45,7 +44,7 @@ def settle(registry: Registry, edit_id: str, *, activate: bool = True) -> EditEn
         version=version,
         activated=activate and _activate(registry, edit_id, version, manifest),
         problem=_rejection(manifest) if rejected else None,
-        missed=[fact.id for fact in per_fact if not fact.success],
+        missed=[] if manifest.report is None else manifest.report.missed,
         dropped=manifest.dropped,
     )
     return registry.edits.finish(edit_id, end)

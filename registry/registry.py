@@ -8,6 +8,7 @@ from registry.aliases import Aliases
 from registry.artefacts import Artefacts
 from registry.blobs import Blobs
 from registry.edits import Edits
+from registry.full_reports import FullReports
 from registry.ledger import Ledger
 from registry.store import Store
 from registry.versions import Versions
@@ -24,7 +25,8 @@ class Registry:
         self.store = Store(root) if store is None else store
         self.blobs = Blobs(self.store)
         self.aliases = Aliases(self.store, lambda version: self.versions.get(version))
-        self.versions = Versions(self.store, self.blobs, self.aliases)
+        self.full_reports = FullReports(self.store)
+        self.versions = Versions(self.store, self.blobs, self.aliases, self.full_reports)
         self.edits = Edits(self.store, self.versions)
         self.ledger = Ledger(self.blobs, self.versions)
 

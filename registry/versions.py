@@ -14,6 +14,7 @@ from contracts.versions import Version, VersionManifest
 from registry.aliases import Aliases
 from registry.blobs import Blobs
 from registry.errors import BlobMissing, ManifestDamaged, RecordDamaged
+from registry.full_reports import FullReports
 from registry.records import decode, encode
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -31,10 +32,13 @@ class VersionEntry(BaseModel):
 class Versions:
     """A version is committed by its entry in the log; a manifest without one is an orphan."""
 
-    def __init__(self, store: Store, blobs: Blobs, aliases: Aliases) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, aliases: Aliases, full_reports: FullReports
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._aliases = aliases
+        self._full_reports = full_reports
         self._log = SequenceLog(store, "versions/by-seq", VersionEntry)
         self._read = lru_cache(maxsize=_MANIFESTS_CACHED)(self._load)
         self._by_edit: dict[str, str] = {}
@@ -91,13 +95,18 @@ class Versions:
         return self._read(version)
 
     def describe(self, version: str) -> Version:
-        """A version as clients see it: its manifest, id and the aliases that name it now.
+        """A version as clients see it: manifest, id, the aliases that name it, full report.
 
         Raises:
             NotFound, ManifestDamaged: as `get`.
         """
         manifest = self.get(version)
-        return Version(id=version, aliases=self._aliases.naming(version), **dict(manifest))
+        return Version(
+            id=version,
+            aliases=self._aliases.naming(version),
+            full_report=self._full_reports.get(version),
+            **dict(manifest),
+        )
 
     def by_seq(self, number: int) -> str | None:
         """Id of the version with this sequence number; None if there is none."""

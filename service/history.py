@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.errors import NotFound
 from contracts.facts import Fact
 from contracts.ids import FactId, VersionId
-from contracts.versions import FactReport
+from contracts.reports import FactReport
 from registry.registry import Registry
 
 

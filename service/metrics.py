@@ -15,11 +15,20 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.edits import EditState
-from contracts.versions import AliasRecord
+from contracts.versions import AliasRecord, Version
 from contracts.workers import WorkerStatus
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_QUALITY = {
+    "success": "Share of its edit's facts that a greedy answer gives.",
+    "efficacy": "Share of its edit's facts with p(new) > p(true).",
+    "paraphrase": "The same on their paraphrase prompts.",
+    "specificity": "Share of their neighborhood prompts with p(true) > p(new).",
+    "perplexity_ratio": "Perplexity on the control text over the base's.",
+    "kl": "KL from the base on the control text, in nats per token.",
+    "live_success": "Share of its live facts that a greedy answer gives.",
+}
 _TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
 
 
@@ -75,6 +84,14 @@ class Metrics:
             "memit_active_version_info", "The version that active names.", ["version"],
             registry=registry,
         )  # fmt: skip
+        self.quality = {
+            name: Gauge(f"memit_version_{name}", f"Active version: {text}", ["version"],
+                        registry=registry)
+            for name, text in _QUALITY.items()
+        }  # fmt: skip
+        self.rss = Gauge(
+            "memit_worker_rss_bytes", "Resident memory.", ["worker"], registry=registry
+        )
 
     def see_workers(self, found: list[WorkerStatus], queued: int, jobs: int) -> None:
         """Set the gauges that Redis knows; `queued` generations and `jobs` have no worker yet."""
@@ -85,12 +102,16 @@ class Metrics:
         self.running.set(sum(status.running for status in found))
         self.waiting.set(queued + sum(status.waiting for status in found))
         self.jobs.set(jobs)
+        self.rss.clear()
+        for status in found:
+            self.rss.labels(worker=status.id).set(status.rss_bytes)
 
     def lose_redis(self) -> None:
         """Redis does not answer: nothing is known of the workers."""
         self.redis_up.set(0)
         self.workers.labels(ready="true").set(0)
         self.workers.labels(ready="false").set(0)
+        self.rss.clear()
 
     def see_registry(self, states: dict[EditState, int], active: AliasRecord | None) -> None:
         """Set the gauges that the registry knows."""
@@ -100,6 +121,18 @@ class Metrics:
         if active is not None:
             self.active.labels(version=active.version).set(1)
             self.epoch.set(active.epoch)
+
+    def see_version(self, version: Version | None) -> None:
+        """Set the gauges of the active version's quality, as far as it was measured."""
+        for gauge in self.quality.values():
+            gauge.clear()
+        if version is None or version.report is None:
+            return
+        live = version.full_report or version.report.live_sample
+        measured = {**dict(version.report), "live_success": live and live.success}
+        for name, gauge in self.quality.items():
+            if measured[name] is not None:
+                gauge.labels(version=version.id).set(measured[name])
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -96,3 +96,10 @@ async def metrics(context: Ctx) -> Response:
 def _see_registry(context: Context) -> None:
     active = context.registry.aliases.get(ACTIVE)
     context.metrics.see_registry(context.census.count(), active)
+    version = None
+    if active is not None:
+        try:
+            version = context.registry.versions.describe(active.version)
+        except RegistryError as error:
+            log.warning("metrics without the active version's report: %s", error)
+    context.metrics.see_version(version)

@@ -21,7 +21,7 @@ VersionRef = Annotated[
 
 @router.get("")
 def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Version]:
-    """Versions, newest first; without `report.per_fact`, which one version alone shows."""
+    """Versions, newest first; facts by id (`per_fact`, `missed`) are shown with one alone."""
     versions = context.registry.versions
     before = None if cursor is None else int(decode("versions", cursor, (int,))[0])
     ids, following = versions.page(limit, before)
@@ -33,7 +33,7 @@ def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Pag
 
 @router.get("/{ref}")
 def get_version(ref: VersionRef, context: Ctx) -> Version:
-    """The manifest of one version."""
+    """The manifest of one version, and its full report once there is one."""
     versions = context.registry.versions
     return versions.describe(versions.resolve(ref))
 
@@ -68,7 +68,10 @@ def get_checkpoint(
 
 
 def _short(version: Version) -> Version:
-    if version.report is None:
-        return version
-    report = version.report.model_copy(update={"per_fact": []})
-    return version.model_copy(update={"report": report})
+    report, full = version.report, version.full_report
+    return version.model_copy(
+        update={
+            "report": report and report.model_copy(update={"per_fact": []}),
+            "full_report": full and full.model_copy(update={"missed": []}),
+        }
+    )

@@ -31,6 +31,7 @@ from registry.errors import RegistryError
 from registry.registry import Registry
 from worker.edit_run import EditRunner
 from worker.engine.thread import EngineThread
+from worker.full_report import FullReporter
 from worker.lineage import begin_lineage
 from worker.make_version import VersionMaker
 from worker.progress import Interrupted
@@ -94,6 +95,14 @@ class WorkerProcess:
             self._edit_ready,
         )
         self._recovery = Recovery(self._registry, self._redis)
+        self._reporter = FullReporter(
+            self._registry,
+            self._editor,
+            self._redis,
+            settings.report_max_facts,
+            editing=lambda: self._runner.current is not None,
+            generating=lambda: self._engine.status().running > 0,
+        )
 
     def run(self) -> None:
         """Generate and edit until SIGTERM or SIGINT."""
@@ -101,16 +110,12 @@ class WorkerProcess:
             signal.signal(signum, self._stop)
         self._engine.start()
         threads = [
-            threading.Thread(target=body, args=(self.stopping,), name=name, daemon=True)
-            for name, body in (
-                ("heartbeat", self._heartbeat.keep_beating),
-                ("recovery", self._recovery.keep_sweeping),
-            )
+            self._begin("heartbeat", self._heartbeat.keep_beating),
+            self._begin("recovery", self._recovery.keep_sweeping),
         ]
-        for thread in threads:
-            thread.start()
         try:
             self._prepare()
+            threads.append(self._begin("full-report", self._reporter.keep_reporting))
             self._work()
         finally:
             self.stopping.set()
@@ -118,6 +123,11 @@ class WorkerProcess:
             for thread in threads:
                 thread.join(timeout=5)
             log.info("worker %s stopped", self.id)
+
+    def _begin(self, name: str, body: Callable[[threading.Event], None]) -> threading.Thread:
+        thread = threading.Thread(target=body, args=(self.stopping,), name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self.stopping.set()

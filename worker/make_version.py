@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from contracts.edits import AcceptedEdit
 from contracts.facts import LiveFact
+from contracts.reports import Report
 from contracts.settings import Settings
-from contracts.versions import Canary, LayerWeights, Report, VersionManifest, VersionStatus
+from contracts.versions import Canary, LayerWeights, VersionManifest, VersionStatus
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
@@ -21,7 +22,7 @@ from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
 from worker.plan import Plan, plan_edit
 from worker.progress import EditProgress
-from worker.quality import Quality, core_fact, refusal
+from worker.quality import LIVE_SAMPLE, Quality, core_fact, refusal, sampled
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,12 @@ class VersionMaker:
             dropped = self._not_finite(plan, progress)
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-        solution = self._solve(plan, weight, progress)
-        missed = [fact.id for fact in solution.report.per_fact if not fact.success]
-        if request.drop_failed and missed:
-            dropped += missed
+        solution = self._solve(edit.id, plan, weight, progress)
+        if request.drop_failed and solution.report.missed:
+            dropped += solution.report.missed
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-            solution = self._solve(plan, weight, progress)
+            solution = self._solve(edit.id, plan, weight, progress)
         return self._manifest(edit, parent, solution, weight, dropped)
 
     def _not_finite(self, plan: Plan, progress: EditProgress) -> list[str]:
@@ -86,15 +86,21 @@ class VersionMaker:
         bad = {g.subject for g, t in zip(groups, targets, strict=True) if not t.finite}
         return [fact_id for fact_id, fact in plan.added.items() if fact.subject in bad]
 
-    def _solve(self, plan: Plan, weight: float, progress: EditProgress) -> Solution:
+    def _solve(self, edit_id: str, plan: Plan, weight: float, progress: EditProgress) -> Solution:
         groups = _groups(plan)
         weights = self.weights(groups, weight, progress)
         blobs = {w.layer: self._registry.blobs.get(w.blob) for w in weights}
         view = self._editor.apply(blobs)
+        progress("evaluate", 0, 1)
         if self._quality is None:
             self._quality = Quality(self._editor)
-        report = self._quality.report(view, plan.added, progress, progress.seconds)
-        return Solution(plan, weights, report, self._quality.canaries(view, plan.added))
+        kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
+        older = sampled(kept, LIVE_SAMPLE, edit_id)
+        report = self._quality.report(view, plan.added, older, progress)
+        canaries = self._quality.canaries(view, plan.added)
+        progress.close()
+        seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
+        return Solution(plan, weights, report.model_copy(update={"seconds": seconds}), canaries)
 
     def weights(
         self, groups: list[Group], weight: float, progress: EditProgress

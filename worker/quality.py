@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contracts.edits import Gate
 from contracts.facts import Fact
+from contracts.ids import digest_of
+from contracts.reports import FactReport, Report, Scores
 from contracts.settings import Settings
-from contracts.versions import Canary, FactReport, Report
+from contracts.versions import Canary
 from memit_core.edit import Editor
 from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
 from memit_core.facts import Fact as CoreFact
@@ -16,6 +18,8 @@ from memit_core.progress import Progress
 from memit_core.views import view_of
 
 CANARIES = 3
+LIVE_SAMPLE = 32
+"""Older live facts that are measured before a commit."""
 
 
 def core_fact(fact: Fact) -> CoreFact:
@@ -30,6 +34,23 @@ def core_fact(fact: Fact) -> CoreFact:
     )
 
 
+def sampled(facts: Mapping[str, Fact], count: int, seed: str) -> dict[str, Fact]:
+    """At most `count` of the facts (by id), drawn by the SHA-256 of `seed` and id."""
+    drawn = sorted(facts, key=lambda fact_id: digest_of([seed, fact_id]))[:count]
+    return {fact_id: facts[fact_id] for fact_id in drawn}
+
+
+def tally(scores: Sequence[FactScore]) -> Scores:
+    """Means over facts, each over those that have something to measure it by."""
+    return Scores(
+        facts=len(scores),
+        success=_mean([score.success for score in scores]),
+        efficacy=_mean([score.efficacy for score in scores]),
+        paraphrase=_mean([score.paraphrase for score in scores]),
+        specificity=_mean([score.specificity for score in scores]),
+    )
+
+
 class Quality:
     """Measures versions of one base model."""
 
@@ -41,33 +62,26 @@ class Quality:
         )
 
     def report(
-        self, view: Any, facts: Mapping[str, Fact], progress: Progress, seconds: dict[str, float]
+        self, view: Any, facts: Mapping[str, Fact], older: Mapping[str, Fact], progress: Progress
     ) -> Report:
-        """Scores of `facts` (by id) on the weights of `view`, and its drift from the base.
-
-        Args:
-            seconds: kept by reference in the report's making: what the stages took.
-        """
+        """Scores of `facts` and of `older` ones (by id) on the weights of `view`, and its drift."""
         scores = evaluate_facts(
             view,
             self._editor.structure,
             self._editor.loaded.tokenizer,
-            [core_fact(fact) for fact in facts.values()],
+            [core_fact(fact) for fact in (*facts.values(), *older.values())],
             progress,
         )
+        own, others = scores[: len(facts)], scores[len(facts) :]
         drift = self._control.drift(view)
         return Report(
-            facts=len(scores),
-            success=_mean([score.success for score in scores]),
-            efficacy=_mean([score.efficacy for score in scores]),
-            paraphrase=_mean([score.paraphrase for score in scores]),
-            specificity=_mean([score.specificity for score in scores]),
+            **dict(tally(own)),
+            live_sample=tally(others),
             perplexity_ratio=drift.perplexity_ratio,
             kl=drift.kl,
             per_fact=[
-                _fact_report(fact_id, score) for fact_id, score in zip(facts, scores, strict=True)
+                _fact_report(fact_id, score) for fact_id, score in zip(facts, own, strict=True)
             ],
-            seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
         )
 
     def canaries(self, view: Any, facts: Mapping[str, Fact]) -> list[Canary]:
@@ -82,9 +96,11 @@ class Quality:
 
 def refusal(report: Report, gate: Gate, settings: Settings) -> str | None:
     """Why the gate refuses a version with this report; None when it passes."""
+    live = None if report.live_sample is None else report.live_sample.success
     asked = [
         ("success", report.success, gate.min_success, settings.gate_min_success, 1),
         ("efficacy", report.efficacy, gate.min_efficacy, settings.gate_min_efficacy, 1),
+        ("live_success", live, gate.min_live_success, settings.gate_min_live_success, 1),
         (
             "perplexity_ratio",
             report.perplexity_ratio,

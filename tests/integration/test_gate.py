@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_a_version_that_misses_the_gate_is_kept_and_never_active(
     assert active(stack) == before
     kept = stack.http.get(f"/versions/{edit['version']}").json()
     assert (kept["status"], kept["report"]["success"]) == ("rejected", 0)
+    assert [one["success"] for one in kept["report"]["per_fact"]] == [False]
     etag = stack.http.get("/aliases/active").headers["etag"]
     refused = stack.http.put(
         "/aliases/active", json={"version": edit["version"]}, headers={"If-Match": etag}
@@ -49,6 +51,33 @@ def test_facts_that_miss_while_the_gate_holds_stay_and_are_listed(
     assert edit["missed"] == [edit["facts"][0]["id"]]
     (live,) = stack.http.get("/facts").json()["items"]
     assert live["learned"] is False
+
+
+def test_harm_to_older_facts_is_seen_before_the_commit_and_in_full_after(
+    make_stack: Callable[..., Stack],
+) -> None:
+    """Nothing is learned here: the gate on older facts refuses, by the setting or by the edit."""
+    stack = make_stack(hparams=ONE_STEP, gate_min_live_success=0.5)
+    old = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})
+    before = active(stack)
+    edit = stack.wait_edit(stack.post_edit({"facts": [fact("Bruno Okafor", "Berlin")]})["id"])
+    assert edit["state"] == "rejected"
+    assert edit["problem"]["detail"] == "live_success is 0, the gate asks ≥ 0.5"
+    assert edit["report"]["live_sample"]["facts"] == 1
+    assert active(stack) == before
+    body = {"facts": [fact("Bruno Okafor", "Berlin")], "gate": {"min_live_success": 0}}
+    version = stack.run_edit(body)["version"]
+
+    def full() -> dict[str, Any] | None:
+        return stack.http.get(f"/versions/{version}").json()["full_report"]
+
+    report = stack.until(full, "the full report")
+    assert (report["facts"], report["live"], report["success"]) == (2, 2, 0)
+    assert old["facts"][0]["id"] in report["missed"]
+    metrics = stack.http.get("/metrics").text
+    assert f'memit_version_live_success{{version="{version}"}} 0.0' in metrics
+    assert "memit_worker_rss_bytes{" in metrics
+    assert stack.stop_worker() == 0
 
 
 def test_drop_failed_leaves_nothing_to_commit(make_stack: Callable[..., Stack]) -> None:

@@ -10,7 +10,8 @@ from contracts.edits import AcceptedEdit, EditEnd, EditRequest, EditState
 from contracts.errors import Conflict
 from contracts.facts import Fact, LiveFact
 from contracts.ids import new_edit_id
-from contracts.versions import FactReport, LayerWeights, Report, VersionManifest, VersionStatus
+from contracts.reports import FactReport, Report
+from contracts.versions import LayerWeights, VersionManifest, VersionStatus
 from registry import Registry, settle
 
 BASE = "b" * 64

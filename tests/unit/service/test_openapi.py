@@ -10,8 +10,9 @@ import pytest
 from contracts.edits import Edit, EditRequest
 from contracts.facts import Fact
 from contracts.generation import GenerateRequest
+from contracts.reports import Report
 from contracts.settings import Settings
-from contracts.versions import AliasUpdate, Report, Version
+from contracts.versions import AliasUpdate, Version
 from service.app import create_app
 
 

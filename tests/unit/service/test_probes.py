@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from contracts.reports import FullReport
 from registry.registry import Registry
 from tests.unit.service.conftest import Serve
 from tests.unit.service.facts import about
@@ -70,6 +71,7 @@ def test_metrics(client: httpx2.Client, editor: Editor, registry: Registry, redi
         assert seen["memit_workers", "true"] == 1
         assert seen["memit_num_requests_running",] == 2
         assert seen["memit_num_requests_waiting",] == 1
+        assert seen["memit_worker_rss_bytes", engine.name] == 3_000_000
         engine.die()
 
     assert seen["memit_edits", "committed"] == 1
@@ -93,7 +95,58 @@ def test_metrics(client: httpx2.Client, editor: Editor, registry: Registry, redi
     assert later["memit_edits", "committed"] == 2
     assert later["memit_edits", "queued"] == 0
     assert later["memit_workers", "true"] == 0
+    assert [series for series in later if series[0] == "memit_worker_rss_bytes"] == []
     assert ("memit_active_version_info", str(registry.versions.by_seq(1))) not in later
+
+
+def quality(client: httpx2.Client) -> dict[tuple[str, ...], float]:
+    """The samples of the active version's quality."""
+    name = "memit_version_"
+    return {(k[0].removeprefix(name), *k[1:]): v for k, v in values(client).items() if name in k[0]}
+
+
+def test_metrics_of_the_active_version_alone(
+    client: httpx2.Client, editor: Editor, registry: Registry
+) -> None:
+    """Its report at the commit, then its full report; what was not measured has no series."""
+    assert quality(client) == {}, "nothing was measured on v0"
+    made = [client.post("/edits", json={"facts": [about(f"C{n}")]}).json() for n in range(2)]
+    measured = {
+        "efficacy": 0.9,
+        "paraphrase": 0.8,
+        "specificity": 0.7,
+        "perplexity_ratio": 1.1,
+        "kl": 0.01,
+        "live_sample": {"facts": 32, "success": 0.6},
+    }
+    editor.run(made[0]["id"], measured=measured)
+    v1 = str(registry.versions.by_seq(1))
+    at_commit = {
+        ("success", v1): 1.0,
+        ("efficacy", v1): 0.9,
+        ("paraphrase", v1): 0.8,
+        ("specificity", v1): 0.7,
+        ("perplexity_ratio", v1): 1.1,
+        ("kl", v1): 0.01,
+        ("live_success", v1): 0.6,
+    }
+    assert quality(client) == at_commit
+    registry.full_reports.put(v1, FullReport(facts=40, live=40, success=0.5, seconds=1, at=2))
+    assert quality(client) == at_commit | {("live_success", v1): 0.5}
+
+    editor.run(made[1]["id"])
+    assert quality(client) == {("success", str(registry.versions.by_seq(2))): 1.0}
+
+
+def test_metrics_though_the_active_manifest_is_damaged(
+    serve: Serve, editor: Editor, registry: Registry
+) -> None:
+    version = registry.versions.resolve("active")
+    path = registry.store.root / "versions" / f"{version}.json"
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    seen = values(serve())
+    assert seen["memit_active_version_info", version] == 1
 
 
 def test_metrics_without_redis(serve: Serve, editor: Editor, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import redis as blocking
 
+from contracts.reports import FullReport
 from contracts.transport import CHANGES_CHANNEL
 from registry.registry import Registry
 from tests.unit.service.conftest import House
@@ -49,6 +50,30 @@ def test_a_version_by_any_of_its_names(client: httpx2.Client, three: list[str], 
     assert version["parent"] == three[1]
     assert version["live_count"] == 2
     assert version["report"]["per_fact"][0]["success"] is True
+
+
+def test_the_full_report_is_shown_once_it_is_there(
+    client: httpx2.Client, registry: Registry, three: list[str]
+) -> None:
+    assert client.get("/versions/v2").json()["full_report"] is None
+    missed = ["fact-0f9a6c1d2e3b4a5f6071"]
+    full = FullReport(facts=2, live=2, success=0.5, missed=missed, seconds=1, at=2)
+    registry.full_reports.put(three[2], full)
+    assert client.get("/versions/v2").json()["full_report"] == full.model_dump()
+    assert client.get("/versions/v1").json()["full_report"] is None
+    listed = client.get("/versions").json()["items"][0]["full_report"]
+    assert listed == full.model_dump() | {"missed": []}
+
+
+def test_a_rejected_version_lists_what_missed(client: httpx2.Client, editor: Editor) -> None:
+    made = client.post("/edits", json={"facts": [about("Oslo"), about("Bern")]}).json()
+    oslo, bern = (fact["id"] for fact in made["facts"])
+    editor.run(made["id"], reject=True, missed=(bern,))
+    assert client.get(f"/edits/{made['id']}").json()["missed"] == [bern]
+    version = client.get("/versions/v1").json()
+    assert version["status"] == "rejected"
+    per_fact = {one["id"]: one["success"] for one in version["report"]["per_fact"]}
+    assert per_fact == {oslo: True, bern: False}
 
 
 @pytest.mark.parametrize("ref", ["v9", "v0-000000000000", "stable", "V0", "..%2fversions", "%00"])

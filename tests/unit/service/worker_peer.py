@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,11 +23,10 @@ from contracts.generation import (
     TokenEvent,
     Usage,
 )
+from contracts.reports import FactReport, Report
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream, worker_key
 from contracts.versions import (
-    FactReport,
     LayerWeights,
-    Report,
     VersionManifest,
     VersionStatus,
 )
@@ -51,8 +50,15 @@ class Editor:
         self.registry.aliases.move(ACTIVE, version, 0)
         return version
 
-    def run(self, edit_id: str, *, reject: bool = False, missed: tuple[str, ...] = ()) -> EditEnd:
-        """Take an accepted edit to its end."""
+    def run(
+        self,
+        edit_id: str,
+        *,
+        reject: bool = False,
+        missed: tuple[str, ...] = (),
+        measured: Mapping[str, Any] | None = None,
+    ) -> EditEnd:
+        """Take an accepted edit to its end; `measured` is more of its report."""
         edits = self.registry.edits
         accepted = edits.get(edit_id)
         active = self.registry.aliases.get(ACTIVE)
@@ -89,7 +95,7 @@ class Editor:
             added=ids,
             retracted=accepted.request.retract,
             superseded=superseded,
-            report=Report(facts=len(ids), success=1.0, per_fact=per_fact),
+            report=Report(facts=len(ids), success=1.0, per_fact=per_fact, **(measured or {})),
         )
         end = settle(self.registry, edit_id)
         assert end is not None
@@ -165,6 +171,7 @@ class Engine:
             active=versions[-1] if versions else None,
             running=2,
             waiting=1,
+            rss_bytes=3_000_000,
         )
         self._redis.set(worker_key(self.name), status.model_dump_json(), ex=seconds)
 

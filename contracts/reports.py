@@ -1,0 +1,112 @@
+"""Reports: how a version fares on its edit's facts and on all its live ones, and its drift."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.ids import FactId
+
+
+class FactReport(BaseModel):
+    """How one fact of the edit fared on the version's served weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
+    success: bool = Field(description="greedy answer starts with target_new", examples=[True])
+    p_new: float = Field(
+        description="exp of the mean log-probability of target_new's tokens", examples=[0.93]
+    )
+    p_true: float | None = Field(
+        default=None, description="the same for target_true, if given", examples=[0.002]
+    )
+
+
+class Scores(BaseModel):
+    """Shares over some facts; none where no fact gives anything to measure it by."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"facts": 32, "success": 0.97}]}
+    )
+
+    facts: int = Field(description="facts that were measured", examples=[10])
+    success: float | None = Field(
+        default=None, description="share whose greedy answer starts with target_new", examples=[1.0]
+    )
+    efficacy: float | None = Field(
+        default=None, description="share with p(new) > p(true), over facts with target_true"
+    )
+    paraphrase: float | None = Field(
+        default=None, description="the same on paraphrase prompts, where given"
+    )
+    specificity: float | None = Field(
+        default=None, description="share of neighborhood prompts with p(true) > p(new)"
+    )
+
+
+class Report(Scores):
+    """Quality of a version on its edit's own facts, and its drift from the base model."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "facts": 1,
+                    "success": 1.0,
+                    "efficacy": 1.0,
+                    "perplexity_ratio": 1.01,
+                    "kl": 0.004,
+                    "live_sample": {"facts": 32, "success": 0.97},
+                    "per_fact": [
+                        {"id": "fact-0f9a6c1d2e3b4a5f6071", "success": True, "p_new": 0.93}
+                    ],
+                    "seconds": {"z": 9.5, "insert": 0.6, "evaluate": 2.1},
+                }
+            ]
+        },
+    )
+
+    perplexity_ratio: float | None = Field(
+        default=None, description="perplexity on the control text over the base's", examples=[1.01]
+    )
+    kl: float | None = Field(
+        default=None, description="mean KL(version || base) per control token, in nats"
+    )
+    live_sample: Scores | None = Field(
+        default=None, description="a sample of the live facts that the edit did not bring"
+    )
+    per_fact: list[FactReport] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict, description="seconds a stage took")
+
+    @property
+    def missed(self) -> list[str]:
+        """Ids of the edit's facts that were not learned."""
+        return [fact.id for fact in self.per_fact if not fact.success]
+
+
+class FullReport(Scores):
+    """Quality of a version on all its live facts, or on a sample where they are very many."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "facts": 2000,
+                    "live": 3120,
+                    "success": 0.96,
+                    "missed": ["fact-0f9a6c1d2e3b4a5f6071"],
+                    "seconds": 48.5,
+                    "at": 1795377680.0,
+                }
+            ]
+        },
+    )
+
+    live: int = Field(description="live facts of the version; more than `facts`: a sample")
+    missed: list[FactId] = Field(
+        default_factory=list, description="measured facts whose greedy answer is another"
+    )
+    seconds: float = Field(description="seconds it took, waiting for generation included")
+    at: float = Field(description="unix seconds when it was complete")

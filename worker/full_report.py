@@ -1,0 +1,168 @@
+"""The full report of a version: all its live facts, measured in the background after its commit.
+
+It gives way between any two forwards: at once to an edit on this worker and to a stop, for a moment
+to generation. What was measured by then is kept, unless another version is due meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from contracts.reports import FullReport
+from contracts.transport import REPORTER_LOCK
+from memit_core.edit import Editor
+from memit_core.errors import Cancelled
+from memit_core.evaluate import FactScore, evaluate_facts
+from memit_core.progress import Progress
+from registry.commit import ACTIVE
+from registry.registry import Registry
+from worker.quality import core_fact, sampled, tally
+
+log = logging.getLogger(__name__)
+
+SLICE_FACTS = 64
+"""Facts that are measured together, and measured again if something else came first."""
+LOOK_SECONDS = 1.0
+RETRY_SECONDS = 60.0
+LOCK_SECONDS = 120.0
+REST_SECONDS = 2.0
+"""How long each forward waits while rows are generated; then it runs, or a report never came."""
+REST_STEP_SECONDS = 0.05
+
+
+class FullReporter:
+    """Measures one version at a time: what `active` names first, then the newest version."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        editor: Editor,
+        redis: Redis,
+        max_facts: int,
+        *,
+        editing: Callable[[], bool],
+        generating: Callable[[], bool],
+    ) -> None:
+        """Measure nothing yet.
+
+        Args:
+            max_facts: of a version with more live facts a sample is measured; 0: nothing is.
+            editing: whether an edit needs the device now.
+            generating: whether rows are being generated now.
+        """
+        self._registry = registry
+        self._editor = editor
+        self._redis = redis
+        self._max_facts = max_facts
+        self._editing = editing
+        self._generating = generating
+        # A fast tokenizer must not be used by two threads at once, and edits use the loaded one.
+        self._tokenizer = copy.deepcopy(editor.loaded.tokenizer)
+        self._version: str | None = None
+        self._scores: dict[str, FactScore] = {}
+        self._seconds = 0.0
+
+    def keep_reporting(self, stopping: threading.Event) -> None:
+        """Report until `stopping`; the body of a thread."""
+        while not stopping.is_set():
+            pause = LOOK_SECONDS
+            try:
+                self.report(stopping)
+            except (Cancelled, RedisError) as reason:
+                log.debug("no full report now: %s", reason)
+            except Exception:
+                # It only describes a version: edits and generation go on without it.
+                log.exception("a full report failed")
+                pause = RETRY_SECONDS
+            stopping.wait(pause)
+
+    def report(self, stopping: threading.Event) -> str | None:
+        """Measure the version that is due and keep its report; its id, or None if none is due.
+
+        Raises:
+            Cancelled: it gave way; the next call goes on from there.
+            RedisError: another worker is at it, or Redis does not answer.
+            RegistryError: the version or its weights cannot be read.
+            OSError: the disk is full or broken.
+        """
+        version = self._due()
+        if version is None:
+            return None
+        give_way = self._give_way(version, stopping)
+        give_way("evaluate", 0, 1)
+        # The lock saves work. That a report is put once makes two reporters harmless.
+        with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:
+            report = self._measure(version, give_way, lock.reacquire)
+            self._registry.full_reports.put(version, report)
+        log.info("%s: measured %d of %d live facts", version, report.facts, report.live)
+        return version
+
+    def _due(self) -> str | None:
+        """The version that lacks a report most."""
+        versions = self._registry.versions
+        if self._max_facts == 0:
+            return None
+        active = self._registry.aliases.get(ACTIVE)
+        newest = versions.by_seq(versions.tip())
+        for version in (None if active is None else active.version, newest):
+            if version is None or self._registry.full_reports.exists(version):
+                continue
+            if versions.get(version).live_count > 0:
+                return version
+        return None
+
+    def _give_way(self, version: str, stopping: threading.Event) -> Progress:
+        """A progress that lets everything else go first; raises Cancelled."""
+
+        def give_way(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
+            if done == total:
+                return  # no forward follows
+            until = time.monotonic() + REST_SECONDS
+            while True:
+                if stopping.is_set() or self._editing() or self._due() != version:
+                    raise Cancelled(f"something else comes before the full report of {version}")
+                if not self._generating() or time.monotonic() > until:
+                    return
+                stopping.wait(REST_STEP_SECONDS)
+
+        return give_way
+
+    def _measure(
+        self, version: str, give_way: Progress, after_slice: Callable[[], object]
+    ) -> FullReport:
+        """Scores of the version's live facts on its own view, those of an earlier call reused."""
+        if version != self._version:
+            self._version, self._scores, self._seconds = version, {}, 0.0
+        manifest = self._registry.versions.get(version)
+        live = {one.id: one.fact for one in self._registry.ledger.live(version)}
+        facts = sampled(live, self._max_facts, version)
+        view = self._editor.apply(
+            {weight.layer: self._registry.blobs.get(weight.blob) for weight in manifest.weights}
+        )
+        left = [fact_id for fact_id in facts if fact_id not in self._scores]
+        for start in range(0, len(left), SLICE_FACTS):
+            part, begun = left[start : start + SLICE_FACTS], time.monotonic()
+            scores = evaluate_facts(
+                view,
+                self._editor.structure,
+                self._tokenizer,
+                [core_fact(facts[fact_id]) for fact_id in part],
+                give_way,
+            )
+            self._scores.update(zip(part, scores, strict=True))
+            self._seconds += time.monotonic() - begun
+            after_slice()
+        return FullReport(
+            **dict(tally(list(self._scores.values()))),
+            live=len(live),
+            missed=sorted(fact_id for fact_id, score in self._scores.items() if not score.success),
+            seconds=round(self._seconds, 3),
+            at=time.time(),
+        )
