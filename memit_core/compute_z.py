@@ -104,7 +104,8 @@ def compute_z(
         batch = _first_batch(waiting, prepared, budget)
         try:
             optimisation = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch])
-            targets = optimisation.run(_report(progress, len(found), len(batch), len(groups)))
+            tell = _report(progress, len(found), len(batch), len(groups), hparams.v_num_grad_steps)
+            targets = optimisation.run(tell)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -119,10 +120,10 @@ def compute_z(
 
 
 def _report(
-    progress: Progress, before: int, size: int, total: int
-) -> Callable[[float, float], None]:
-    """Progress in groups: a batch's count by the share of its steps that are done."""
-    return lambda share, loss: progress("z", before + int(share * size), total, loss=loss)
+    progress: Progress, before: int, size: int, total: int, steps: int
+) -> Callable[[int, float], None]:
+    """Progress in steps of a fact, so that a single one moves too."""
+    return lambda step, loss: progress("z", before * steps + step * size, total * steps, loss=loss)
 
 
 def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None) -> _Rows:
@@ -263,7 +264,7 @@ class _Optimisation:
 
     # the loop
 
-    def run(self, on_step: Callable[[float, float], None]) -> list[Target]:
+    def run(self, on_step: Callable[[int, float], None]) -> list[Target]:
         """Adam on δ with clamp and stopping by group; returns z = h₀ + δ."""
         hp = self.hparams
         delta = torch.zeros_like(self.h0, requires_grad=True)
@@ -279,7 +280,7 @@ class _Optimisation:
                 # ENCORE's stop: some more steps once the target leads everywhere.
                 more = torch.where(leads, more.clamp_max(hp.v_stop_after_lead), more) - 1
             open_ = open_ & final.isfinite() & (final >= STOP_LOSS) & (more >= 0)
-            on_step((step + 1) / hp.v_num_grad_steps, float(final.nanmean()))
+            on_step(step + 1, float(final.nanmean()))
             if not open_.any() or step == hp.v_num_grad_steps - 1:
                 break
             before = delta.detach().clone()

@@ -164,11 +164,12 @@ class Stack:
         return edit
 
     def wait_stage(self, edit_id: str, stage: str) -> None:
-        """Wait until the edit is in the middle of this stage."""
+        """Wait until the edit is in this stage; insertion is too quick to be told its middle."""
 
         def there() -> bool:
             progress = self.edit(edit_id)["progress"] or {}
-            return progress.get("stage") == stage and 0 < progress["done"] < progress["total"]
+            least = 0 if stage == "insert" else 1
+            return progress.get("stage") == stage and least <= progress["done"] < progress["total"]
 
         self.until(there, f"stage {stage} of {edit_id}")
 

@@ -11,7 +11,7 @@ from tests.stack import Stack, fact
 pytestmark = pytest.mark.slow
 
 SLOW_Z = {"v_num_grad_steps": 1_000, "v_lr": 1e-4}
-MANY = [fact(f"Keeper number {i}", "Lisbon") for i in range(200)]
+MANY = [fact(f"Keeper number {i}", "Lisbon") for i in range(600)]
 
 
 def check_committed_once(stack: Stack, edit_id: str) -> None:
