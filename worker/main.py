@@ -71,7 +71,7 @@ class WorkerProcess:
             scratch=settings.home / "scratch",
         )
         base_version = begin_lineage(self._registry, self._editor)
-        maker = VersionMaker(self._registry, self._editor, settings)
+        self._maker = VersionMaker(self._registry, self._editor, settings)
         self._engine = EngineThread(
             loaded,
             self._editor.structure,
@@ -80,10 +80,10 @@ class WorkerProcess:
             worker=self.id,
             base_version=base_version,
             on_fatal=_give_up,
-            rebuild=maker.rebuild,
+            rebuild=self._maker.rebuild,
         )
         self._runner = EditRunner(
-            self._registry, maker, self._redis, self.id, self.stopping, self._engine.ensure
+            self._registry, self._maker, self._redis, self.id, self.stopping, self._engine.ensure
         )
         self._heartbeat = Heartbeat(
             self.id,
@@ -140,7 +140,7 @@ class WorkerProcess:
                 raise Interrupted("the worker is stopping")
 
         try:
-            self._editor.prepare(LoggedProgress(check))
+            self._maker.prepare(LoggedProgress(check))
         except Interrupted:
             return
         except Exception:

@@ -17,6 +17,7 @@ from contracts.versions import Canary, LayerWeights, VersionManifest, VersionSta
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
+from memit_core.progress import Progress
 from memit_core.weights import LowRank, decode
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
@@ -51,6 +52,18 @@ class VersionMaker:
         self._artefacts = registry.artefacts(editor.loaded.digest)
         self._quality: Quality | None = None
 
+    def prepare(self, progress: Progress) -> None:
+        """Make what every edit needs: templates, covariance, the base's answers to the control."""
+        self._editor.prepare(progress)
+        if self._quality is None:
+            self._quality = Quality(self._editor)
+
+    @property
+    def _measure(self) -> Quality:
+        if self._quality is None:
+            raise RuntimeError("not prepared")
+        return self._quality
+
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
 
@@ -64,7 +77,7 @@ class VersionMaker:
         live = self._registry.ledger.live(parent)
         # An edit's own λ is for its version alone, so that weights depend on facts, not on history.
         weight = float(request.mom2_update_weight or self._editor.hparams.mom2_update_weight)
-        self._editor.prepare(progress)
+        self.prepare(progress)
         plan = plan_edit(live, request)
         dropped: list[str] = []
         if request.drop_failed:
@@ -97,7 +110,7 @@ class VersionMaker:
         kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
         older = sampled(kept, LIVE_SAMPLE, edit_id)
         report = self._quality.report(view, plan.added, older, progress)
-        canaries = self._quality.canaries(view, plan.added)
+        canaries = self._measure.canaries(view, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
         return Solution(plan, weights, report.model_copy(update={"seconds": seconds}), canaries)
