@@ -167,6 +167,7 @@ def test_redis_comes_back_under_the_same_url_with_its_data(tmp_path: Path) -> No
 
 
 SUPERVISED = """
+import signal
 import sys
 from pathlib import Path
 from cli.child import Child
@@ -179,6 +180,7 @@ redis = EmbeddedRedis(folder / "redis")
 sleeper = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], folder / "log")
 supervisor = Supervisor([redis, sleeper], lambda line: sys.stdout.write(line + "\\n"))
 sys.stdout.reconfigure(line_buffering=True)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 stop_on_signals(supervisor)
 supervisor.run()
 """
