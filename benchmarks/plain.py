@@ -7,29 +7,19 @@ rows of one fact go together; nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from memit_core.compute_z import STOP_LOSS
 from memit_core.edit import Editor
 from memit_core.facts import Group
 from memit_core.structure import first_tensor
 from memit_core.tokens import Row, collate, pad_id, prompt_row, subject_row, target_row
+from memit_core.trace import hooked
 from memit_core.views import set_weight, view_of
-
-STOP_LOSS = 0.05
-
-
-@contextmanager
-def hooked(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class PlainMemit:
@@ -66,7 +56,7 @@ class PlainMemit:
             return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
 
         for step in range(hp.v_num_grad_steps):
-            with hooked(self.block, add):
+            with hooked([self.block.register_forward_hook(add)]):
                 log_p = self.view(**batch.inputs(), use_cache=False).logits.log_softmax(-1)
             subject = log_p[-1, batch.lookup[-1]]
             if not step:
@@ -119,10 +109,9 @@ class PlainMemit:
             seen["state"] = first_tensor(output)[at][0]
 
         structure = self.editor.structure
-        with (
-            hooked(view.get_submodule(structure.projections[layer]), key),
-            hooked(view.get_submodule(structure.blocks[self.hparams.layers[-1]]), state),
-        ):
+        block = view.get_submodule(structure.blocks[self.hparams.layers[-1]])
+        projection = view.get_submodule(structure.projections[layer])
+        with hooked([projection.register_forward_hook(key), block.register_forward_hook(state)]):
             view(**batch.inputs(), use_cache=False)
         keys = seen["key"]
         return (keys[0] + keys[1:].mean(0)) / 2, seen["state"]

@@ -12,7 +12,6 @@ from memit_core.eval.records import Record
 from memit_core.eval.summary import summarise
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
-from memit_core.target_scores import score_targets
 
 FIGURES = ("efficacy", "paraphrase", "neighborhood", "score", "generation_success")
 COLUMNS = ("ES", "PS", "NS", "Score", "greedy")
@@ -49,12 +48,6 @@ class Bench:
 
 def figures(editor: Editor, view: Any, records: Sequence[Record]) -> dict[str, float]:
     """`FIGURES` of the records on the weights of `view`, in percent."""
-    asked = [COUNTERFACT.questions(record) for record in records]
-    flat = [question for questions in asked for question in questions]
-    scores = iter(score_targets(view, editor.structure, editor.loaded.tokenizer, flat))
-    measures = [
-        COUNTERFACT.measure(record, [next(scores) for _ in questions])
-        for record, questions in zip(records, asked, strict=True)
-    ]
+    measures = COUNTERFACT.score(view, editor.structure, editor.loaded.tokenizer, records)
     values = summarise(measures).values
     return {name: round(100 * (values[name] or 0.0), 2) for name in FIGURES}

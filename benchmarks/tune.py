@@ -5,7 +5,8 @@
 
 A variant is a JSON object of hyperparameters that differ from the model's preset. z of the largest
 size is optimised once a variant; smaller sizes take the first facts. Scores are read in bfloat16
-where that is faster. Prints a table and writes JSON, a line a measurement.
+where that is faster. Perplexity ratios are taken on the held-out text and on the end of the
+packaged corpus. Prints a table and writes JSON, a line a measurement.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from memit_core.loading import load_model
 from memit_core.precision import z_dtype
 from memit_core.views import cast_view
 
+OWN_CHARS, OWN_TOKENS = 30_000, 4_096
+"""Of the packaged corpus' end."""
+
 
 def main(
     facts: Annotated[Path, typer.Argument(help="CounterFact records.")],
@@ -38,6 +42,8 @@ def main(
     sizes: Annotated[str, typer.Option(help="Facts at once, by commas.")] = "100",
     lambdas: Annotated[str, typer.Option(help="λ, by commas.")] = "1000",
     skip: Annotated[int, typer.Option(help="Records to leave out at the beginning.")] = 0,
+    corpus: Annotated[Path | None, typer.Option(help="Text for the covariance.")] = None,
+    scored: Annotated[int | None, typer.Option(help="Score the first so many only.")] = None,
     model: Annotated[str, typer.Option(help="Folder or hub name.")] = DEFAULT_MODEL,
     json_out: Annotated[Path | None, typer.Option("--json", help="Lines are added to it.")] = None,
 ) -> None:
@@ -47,19 +53,24 @@ def main(
     counts = sorted(int(size) for size in sizes.split(","))
     records = without_conflicts(COUNTERFACT.read(facts, skip=skip, limit=counts[-1]))
     bench, console = Bench(loaded), Console()
-    console.print("  ".join(("variant", "facts", "λ", *COLUMNS, "perplexity ratio", "s a fact")))
+    console.print("  ".join(("variant", "facts", "λ", *COLUMNS, "ratio", "ratio, own", "s a fact")))
     base = bench.editor()
     dtype = z_dtype(loaded.device, loaded.dtype)
     unedited = cast_view(base.apply({}), dtype)
     held_out = HeldOutText(unedited, base.structure, loaded.tokenizer, text.read_text("utf-8"))
-    plain = held_out.score(unedited).perplexity
+    own = HeldOutText(
+        unedited, base.structure, loaded.tokenizer, base.corpus[-OWN_CHARS:], OWN_TOKENS
+    )
+    plain, plain_own = (one.score(unedited).perplexity for one in (held_out, own))
+    content = None if corpus is None else corpus.read_text("utf-8")
 
     def tell(name: str, count: int, weight: float, view: object, seconds: float) -> None:
-        chosen = records[:count]
-        values = figures(base, view, chosen)
+        values = figures(base, view, records[: count if scored is None else min(count, scored)])
         ratio = held_out.score(view).perplexity / plain
+        ratio_own = own.score(view).perplexity / plain_own
         row = {"variant": name, "facts": count, "lambda": weight, **values}
-        row |= {"perplexity_ratio": round(ratio, 4), "seconds_per_fact": round(seconds, 3)}
+        row |= {"perplexity_ratio": round(ratio, 4), "perplexity_ratio_own": round(ratio_own, 4)}
+        row |= {"seconds_per_fact": round(seconds, 3)}
         console.print("  ".join(str(value) for value in row.values()))
         if json_out is not None:
             with json_out.open("a") as out:
@@ -68,7 +79,8 @@ def main(
     for count in counts:
         tell("unedited", count, 0.0, unedited, 0.0)
     for name in variant:
-        editor = bench.editor(from_dict({**preset.as_dict(), **json.loads(name)}))
+        changed = from_dict({**preset.as_dict(), **json.loads(name)})
+        editor = bench.editor(changed, corpus=content)
         start = time.perf_counter()
         editor.targets(group_facts(record.request for record in records))
         seconds = (time.perf_counter() - start) / len(records)

@@ -103,9 +103,9 @@ def compute_z(
     while waiting:
         batch = _first_batch(waiting, prepared, budget)
         try:
-            optimisation = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch])
             tell = _report(progress, len(found), len(batch), len(groups), hparams.v_num_grad_steps)
-            targets = optimisation.run(tell)
+            # Not bound to a name: a batch's memory is free before the next one takes its own.
+            targets = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch]).run(tell)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

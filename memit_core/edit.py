@@ -169,6 +169,7 @@ class Editor:
         found = [self._kept(group) for group in groups]
         missing = [group for group, z in zip(groups, found, strict=True) if z is None]
         if missing:
+            progress("z", 0, len(missing) * self.hparams.v_num_grad_steps)
             exact, fast = self._decoders()
             fresh = compute_z(
                 exact,
@@ -190,9 +191,12 @@ class Editor:
     def _decoders(self) -> tuple[Decoder, Decoder]:
         """The base in its own precision, and its upper blocks in that of the optimisation."""
         loaded, layer = self.loaded, self.hparams.layers[-1]
-        dtype = z_dtype(loaded.device, loaded.dtype, self.z_dtype)
         exact = Decoder(view_of(loaded.model), self.structure)
-        return exact, fast_decoder(loaded.model, self.structure, dtype, layer)
+        return exact, fast_decoder(loaded.model, self.structure, self._z_dtype, layer)
+
+    @cached_property
+    def _z_dtype(self) -> torch.dtype:
+        return z_dtype(self.loaded.device, self.loaded.dtype, self.z_dtype)
 
     def _kept(self, group: Group) -> Target | None:
         data = self.cache.get(self.z_name(group))

@@ -74,21 +74,18 @@ class HParams:
                 )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` reads it back."""
-        return {**asdict(self), "layers": list(self.layers)}
+        """JSON-ready; `from_dict` reads it back. What is None is left out."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**given, "layers": list(self.layers)}
 
     @property
     def z_digest(self) -> str:
         """SHA-256 in hex of what z depends on: not λ, not the layers below the last."""
-        wanted = (
-            "v_num_grad_steps",
-            "v_lr",
-            "v_weight_decay",
-            "clamp_norm_factor",
-            "kl_factor",
-            "v_stop_after_lead",
-        )
-        chosen = {name: getattr(self, name) for name in wanted} | {"layer": self.layers[-1]}
+        chosen = {
+            name: value
+            for name, value in self.as_dict().items()
+            if name.startswith("v_") or name in ("clamp_norm_factor", "kl_factor")
+        } | {"layer": self.layers[-1]}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from memit_core import attention
 from memit_core.decoder import Decoder
 from memit_core.discover import verify
 from memit_core.errors import UnsupportedModel
+from memit_core.loading import DTYPES
 from memit_core.structure import Structure
 from memit_core.views import cast_view, view_of
 
@@ -33,11 +34,11 @@ def z_dtype(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> t
 
     Args:
         dtype: the base model's own.
-        wanted: "float32", "bfloat16", or "auto": bfloat16 for a float32 model where a quick trial
+        wanted: a name in `DTYPES`, or "auto": bfloat16 for a float32 model where a quick trial
             of both finds it faster, else the model's own.
     """
     if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+        return DTYPES[wanted]
     if dtype is not torch.float32 or device.type == "mps":
         return dtype
     gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)

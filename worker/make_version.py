@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from contracts.edits import AcceptedEdit
 from contracts.facts import LiveFact
@@ -50,19 +51,15 @@ class VersionMaker:
         self._editor = editor
         self._settings = settings
         self._artefacts = registry.artefacts(editor.loaded.digest)
-        self._quality: Quality | None = None
 
     def prepare(self, progress: Progress) -> None:
         """Make what every edit needs: templates, covariance, the base's answers to the control."""
         self._editor.prepare(progress)
-        if self._quality is None:
-            self._quality = Quality(self._editor)
+        _ = self._quality
 
-    @property
-    def _measure(self) -> Quality:
-        if self._quality is None:
-            raise RuntimeError("not prepared")
-        return self._quality
+    @cached_property
+    def _quality(self) -> Quality:
+        return Quality(self._editor)
 
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
@@ -105,12 +102,10 @@ class VersionMaker:
         blobs = {w.layer: self._registry.blobs.get(w.blob) for w in weights}
         view = self._editor.apply(blobs)
         progress("evaluate", 0, 1)
-        if self._quality is None:
-            self._quality = Quality(self._editor)
         kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
         older = sampled(kept, LIVE_SAMPLE, edit_id)
         report = self._quality.report(view, plan.added, older, progress)
-        canaries = self._measure.canaries(view, plan.added)
+        canaries = self._quality.canaries(view, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
         return Solution(plan, weights, report.model_copy(update={"seconds": seconds}), canaries)

@@ -25,7 +25,6 @@ from memit_core.evaluate import CONTROL_CHARS
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText, TextScore
 from memit_core.progress import Progress, silent
-from memit_core.target_scores import score_targets
 from memit_core.views import view_of
 
 GENERATIONS = 20
@@ -146,20 +145,10 @@ class _Bench:
         """Measures of `records` on the weights of `view`."""
         tell = _named(progress or self.progress, when)
         with self.clock.stage("evaluate"):
-            asked = [self.dataset.questions(record) for record in records]
-            scores = iter(
-                score_targets(
-                    view,
-                    self.editor.structure,
-                    self.editor.loaded.tokenizer,
-                    [question for questions in asked for question in questions],
-                    tell,
-                )
+            editor = self.editor
+            measures = self.dataset.score(
+                view, editor.structure, editor.loaded.tokenizer, records, tell
             )
-            measures = [
-                self.dataset.measure(record, [next(scores) for _ in questions])
-                for record, questions in zip(records, asked, strict=True)
-            ]
         with self.clock.stage("generate"):
             return self.generations.add(view, records, measures, tell)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memit_core.eval.counterfact import Question, counterfact_questions, measure_counterfact
 from memit_core.eval.counterfact_file import counterfact_record
@@ -14,7 +15,9 @@ from memit_core.eval.records import Record
 from memit_core.eval.references import NO_REFERENCES, References
 from memit_core.eval.zsre import measure_zsre, zsre_questions
 from memit_core.eval.zsre_file import zsre_record
-from memit_core.target_scores import TargetScore
+from memit_core.progress import Progress, silent
+from memit_core.structure import Structure
+from memit_core.target_scores import TargetScore, score_targets
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,28 @@ class Dataset:
         if not chosen:
             raise DatasetError(f"{file}: no records are left after skipping {skip}")
         return [self.record(RawRecord(values[i], file, i), references) for i in chosen]
+
+    def score(
+        self,
+        view: Any,
+        structure: Structure,
+        tokenizer: Any,
+        records: Sequence[Record],
+        progress: Progress = silent,
+    ) -> list[Measures]:
+        """Ask everything of every record on the weights of `view`, one entry a record.
+
+        Raises:
+            MemitError: a target tokenises to nothing.
+            Cancelled: raised by `progress`.
+        """
+        asked = [self.questions(record) for record in records]
+        questions = [question for of_record in asked for question in of_record]
+        scores = iter(score_targets(view, structure, tokenizer, questions, progress))
+        return [
+            self.measure(record, [next(scores) for _ in of_record])
+            for record, of_record in zip(records, asked, strict=True)
+        ]
 
 
 COUNTERFACT = Dataset("counterfact", counterfact_record, counterfact_questions, measure_counterfact)

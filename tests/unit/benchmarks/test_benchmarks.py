@@ -96,6 +96,8 @@ def test_tune(files: dict[str, Path], tmp_path: Path) -> None:
         variants,
         sizes="2,3",
         lambdas="1,1000",
+        corpus=files["text"],
+        scored=2,
         model=str(files["model"]),
         json_out=out,
     )

@@ -178,12 +178,13 @@ def test_other_hyperparameters_of_z_are_other_entries_of_the_cache(any_editor: E
         replace(HPARAMS, v_weight_decay=0.1),
         replace(HPARAMS, clamp_norm_factor=0.1),
         replace(HPARAMS, kl_factor=1.0),
+        replace(HPARAMS, v_stop_after_lead=1),
         replace(HPARAMS, layers=(1, 3)),
         replace(HPARAMS, n_contexts=1),
         replace(HPARAMS, context_length=5),
     ]
     assert {editor_of(any_editor.loaded, hp).z_name(group) for hp in same} == {name}
-    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 9
+    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 10
 
 
 def test_another_lambda_is_another_solution_on_the_same_z(any_editor: Editor) -> None:

@@ -15,7 +15,7 @@ MakeWorkshop = Callable[..., Workshop]
 @pytest.fixture
 def make_workshop(registry_path: Path, redis_url: str) -> Iterator[MakeWorkshop]:
     with Redis.from_url(redis_url) as redis:
-        yield lambda hparams=HPARAMS: Workshop(registry_path, redis, hparams)
+        yield lambda hparams=HPARAMS, loaded=None: Workshop(registry_path, redis, hparams, loaded)
 
 
 @pytest.fixture

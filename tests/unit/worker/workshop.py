@@ -17,6 +17,7 @@ from contracts.reports import FullReport, Report
 from contracts.settings import Settings
 from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.hparams import HParams
+from memit_core.loading import LoadedModel
 from registry import Registry
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
 from worker.edit_run import EditRunner
@@ -38,10 +39,16 @@ def keepers(count: int) -> list[Fact]:
 class Workshop:
     """A worker without its engine: every edit is activated at once."""
 
-    def __init__(self, root: Path, redis: Redis, hparams: HParams = HPARAMS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        redis: Redis,
+        hparams: HParams = HPARAMS,
+        loaded: LoadedModel | None = None,
+    ) -> None:
         self.registry = Registry(root)
         self.redis = redis
-        loaded = loaded_tiny("llama")
+        loaded = loaded or loaded_tiny("llama")
         self.editor = editor_of(loaded, hparams, cache=self.registry.artefacts(loaded.digest))
         begin_lineage(self.registry, self.editor)
         settings = Settings(gate_min_success=0, gate_max_perplexity_ratio=1e9)
@@ -67,6 +74,10 @@ class Workshop:
         end = self.registry.edits.end(edit.id)
         assert end is not None
         return end
+
+    @property
+    def active(self) -> str:
+        return self.registry.versions.resolve("active")
 
     def version(self, facts: list[Fact], **request: Any) -> str:
         """Run an edit; the id of its version."""
