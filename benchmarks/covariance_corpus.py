@@ -1,65 +1,120 @@
-"""Which text to take the covariance from: the same facts written with each, side by side.
+"""Which text to take the covariance from, and how much: the same facts written with each.
 
     python -m benchmarks.covariance_corpus FACTS.json --text HELD_OUT.txt \
-        --corpus wikitext=WIKITEXT.txt [--limit 60] [--model NAME]
+        --corpus wikitext=WIKITEXT.txt --tokens 5000,20000,80000 [--chart OUT.png] [--model NAME]
 
 FACTS.json holds CounterFact records. The packaged sample is always one of the corpora. z does not
 depend on the covariance, so it is optimised once. Prints a table: efficacy, paraphrase and
-neighborhood success (ES, PS, NS, in percent), their harmonic mean (Score), and perplexity on the
-held-out text.
+neighborhood success (ES, PS, NS, in percent), their harmonic mean (Score), the share of greedy
+answers that start with the target, and the perplexity of the held-out text as a ratio to the
+unedited model's.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from benchmarks.quality import COLUMNS, FIGURES, figures
 from memit_core.cache import MemoryCache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
 from memit_core.eval.datasets import COUNTERFACT
+from memit_core.eval.extras import need
+from memit_core.eval.records import without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
 from memit_core.loading import load_model
+from memit_core.precision import z_dtype
+from memit_core.views import cast_view
+
+PACKAGED = "packaged sample"
+
+
+def draw(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Score above, perplexity below, over the tokens; a line a corpus."""
+    figure = need("matplotlib.figure", "the chart").Figure(
+        figsize=(7, 6), dpi=150, layout="constrained"
+    )
+    need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, value in zip(panels, ("score", "perplexity_ratio"), strict=True):
+        for corpus in dict.fromkeys(row["corpus"] for row in rows if row["tokens"]):
+            chosen = [row for row in rows if row["corpus"] == corpus]
+            axes.plot(
+                [row["tokens"] for row in chosen],
+                [row[value] for row in chosen],
+                "o-",
+                label=corpus,
+            )
+        axes.grid(visible=True, color="#e5e7eb")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    panels[0].set_ylabel("Score")
+    panels[1].set_ylabel("perplexity of other text,\ntimes the unedited model's")
+    panels[1].set_xlabel("tokens that the covariance is taken from")
+    panels[1].set_xscale("log")
+    sizes = sorted({row["tokens"] for row in rows if row["tokens"]})
+    panels[1].set_xticks(sizes, [f"{size:,}" for size in sizes])
+    panels[1].minorticks_off()
+    figure.savefig(file, format="png")
 
 
 def main(
     facts: Annotated[Path, typer.Argument(help="CounterFact records.")],
     text: Annotated[Path, typer.Option(help="Held-out text for the perplexity.")],
-    corpus: Annotated[list[str], typer.Option(help="NAME=FILE, any number of times.")],
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE, any number of times.")
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option(help="Of the covariance, by commas; else the preset's.")
+    ] = "",
     limit: Annotated[int, typer.Option(help="Facts to write.")] = 60,
+    scored: Annotated[int | None, typer.Option(help="Score the first so many only.")] = None,
     model: Annotated[str, typer.Option(help="Folder or hub name.")] = DEFAULT_MODEL,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
-    """Write the facts with each corpus and print the table."""
+    """Write the facts with each corpus and size; print the table."""
     loaded = load_model(model)
-    records = COUNTERFACT.read(facts, limit=limit)
+    records = without_conflicts(COUNTERFACT.read(facts, limit=limit))
     groups = group_facts(record.request for record in records)
-    named = dict(entry.split("=", 1) for entry in corpus)
-    texts: dict[str, str | None] = {"packaged sample": None}
-    texts |= {name: Path(file).read_text("utf-8") for name, file in named.items()}
+    texts: dict[str, str | None] = {PACKAGED: None}
+    for entry in corpus or ():
+        name, _, file = entry.partition("=")
+        texts[name] = Path(file).read_text("utf-8")
     cache = MemoryCache()
     base = Editor(loaded, cache=cache)
-    held_out = HeldOutText(
-        base.apply({}), base.structure, loaded.tokenizer, text.read_text("utf-8")
-    )
-    table = Table("covariance from", *COLUMNS, "perplexity")
+    sizes = [int(size) for size in tokens.split(",") if size] or [base.hparams.mom2_n_tokens]
+    dtype = z_dtype(loaded.device, loaded.dtype)
+    unedited = cast_view(loaded.model, dtype)
+    held_out = HeldOutText(unedited, base.structure, loaded.tokenizer, text.read_text("utf-8"))
+    plain = held_out.score(unedited).perplexity
+    console, rows = Console(), []
+    console.print("  ".join(("corpus", "tokens", *COLUMNS, "ratio")))
 
-    def measure(name: str, view: Any) -> None:
-        values = figures(base, view, records)
-        perplexity = held_out.score(view).perplexity
-        table.add_row(name, *(f"{values[f]:.1f}" for f in FIGURES), f"{perplexity:.1f}")
+    def measure(name: str, size: int, view: Any) -> None:
+        values = figures(base, view, records[:scored])
+        ratio = round(held_out.score(view).perplexity / plain, 4)
+        rows.append({"corpus": name, "tokens": size, **values, "perplexity_ratio": ratio})
+        console.print("  ".join(map(str, (name, size, *(values[f] for f in FIGURES), ratio))))
 
-    measure("(unedited)", base.apply({}))
-    for name, content in track(texts.items(), description="corpora"):
-        editor = Editor(loaded, corpus=content, cache=cache)
-        measure(name, editor.apply(editor.solve(groups)))
-    Console().print(table)
+    measure("(unedited)", 0, unedited)
+    for name, content in texts.items():
+        for size in sizes:
+            hparams = replace(base.hparams, mom2_n_tokens=size)
+            editor = Editor(loaded, hparams, corpus=content, cache=cache)
+            measure(name, size, cast_view(editor.apply(editor.solve(groups)), dtype))
+    if json_out is not None:
+        json_out.write_text(json.dumps(rows, indent=2) + "\n")
+    if chart is not None:
+        draw(chart, rows)
 
 
 if __name__ == "__main__":

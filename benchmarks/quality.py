@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memit_core.cache import MemoryCache
+from memit_core.cache import Cache, MemoryCache
 from memit_core.edit import Editor
 from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.records import Record
@@ -21,7 +21,7 @@ COLUMNS = ("ES", "PS", "NS", "Score", "greedy")
 class SharedCache(MemoryCache):
     """Templates and covariance from another cache; z of its own."""
 
-    def __init__(self, shared: MemoryCache) -> None:
+    def __init__(self, shared: Cache) -> None:
         super().__init__()
         self._shared = shared
 

@@ -8,6 +8,8 @@ parts, and comparing with its own logits.
 from __future__ import annotations
 
 import inspect
+from math import isfinite
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,8 +24,12 @@ from memit_core.tokens import Row
 from memit_core.views import view_of
 
 PROBE_TOKENS = 6
-LIMITS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.1}
-"""How far logits may be from the model's own, relative to their norm, by precision."""
+PROBE_ROWS = ((1, 6), (2, 6), (0, 4), (3, 6), (1, 4))
+"""Beginning and end, in the probe's tokens, of rows beside the whole."""
+LIMITS = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.2, torch.bfloat16: 0.2}
+"""How far logits may be from the model's own, relative to their norm, by precision: in every row,
+but of half precision in most rows. Single rows of a deep model differ wholly by rounding there:
+whether a first token becomes an attention sink can hang on it."""
 
 
 def discover(model: Any) -> Structure:
@@ -106,8 +112,10 @@ def _probe(model: Any, blocks: tuple[str, ...]) -> tuple[list[Call], bool]:
 
 def _probe_ids(model: Any) -> torch.Tensor:
     device = next(model.parameters()).device
-    ids: torch.Tensor = torch.arange(PROBE_TOKENS, device=device)[None] % model.config.vocab_size
-    return ids
+    # All over the vocabulary: its beginning holds special tokens, after which models run wild.
+    size = int(model.config.vocab_size)
+    step = max(1, size // (PROBE_TOKENS + 1))
+    return torch.arange(1, PROBE_TOKENS + 1, device=device)[None] * step % size
 
 
 @torch.no_grad()
@@ -157,16 +165,19 @@ def verify(model: Any, structure: Structure, upper: Decoder, layer: int, name: s
         UnsupportedModel: they do not.
     """
     ids = tuple(_probe_ids(model)[0].tolist())
-    rows = [Row(ids, 3), Row(ids[1:], 1), Row(ids[:2], 0)]
+    rows = [Row(ids, 3), *(Row(ids[start:end], 1) for start, end in PROBE_ROWS), Row(ids[:2], 0)]
     live, _ = live_rows(Decoder(view_of(model), structure), upper, [rows], layer)
     none = torch.zeros(len(rows), structure.hidden, device=upper.device)
     hidden = live.above(none)
     view = view_of(model)
+    errors = []
     for row, states in zip(rows, hidden, strict=True):
         ours = upper.logits(states[: len(row.ids) - row.lookup]).float()
         theirs = _logits(view, torch.tensor([row.ids], device=upper.device))[row.lookup :].float()
-        if not (ours - theirs).norm() <= LIMITS[upper.dtype] * theirs.norm():
-            raise UnsupportedModel(
-                f"{name}: run block by block in {str(upper.dtype).removeprefix('torch.')} "
-                "it does not give its own logits"
-            )
+        errors.append(float((ours - theirs).norm() / theirs.norm()))
+    error = median(errors) if upper.dtype.itemsize == 2 else max(errors)
+    if not (all(map(isfinite, errors)) and error <= LIMITS[upper.dtype]):
+        raise UnsupportedModel(
+            f"{name}: run block by block in {str(upper.dtype).removeprefix('torch.')} "
+            f"it does not give its own logits (relative error {error:.2g})"
+        )

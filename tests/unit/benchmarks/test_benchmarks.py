@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+import benchmarks.capacity
+import benchmarks.covariance_corpus
 import benchmarks.edit_gpu
 import benchmarks.edit_throughput
 import benchmarks.tune
@@ -108,3 +110,56 @@ def test_tune(files: dict[str, Path], tmp_path: Path) -> None:
     ]
     assert rows[0]["perplexity_ratio"] == 1.0
     assert rows[2]["perplexity_ratio"] != 1.0
+
+
+def test_capacity(files: dict[str, Path], tmp_path: Path) -> None:
+    out, chart = tmp_path / "out.json", tmp_path / "out.png"
+    hparams = tmp_path / "hparams.json"
+    hparams.write_text('{"layers": [0, 1], "v_num_grad_steps": 3, "n_contexts": 1}')
+
+    def measured(stacked: str) -> list[dict[str, Any]]:
+        benchmarks.capacity.main(
+            files["facts"],
+            files["text"],
+            tmp_path / "home",
+            sizes="1,3",
+            stacked_sizes=stacked,
+            scored=2,
+            hparams=hparams,
+            model=str(files["model"]),
+            json_out=out,
+            chart=chart,
+        )
+        rows: list[dict[str, Any]] = json.loads(out.read_text())
+        return rows
+
+    rows = measured("1,2")
+    assert [(r["way"], r["facts"], r["asked"]) for r in rows] == [
+        ("at once", 1, 1),
+        ("at once", 3, 2),
+        ("stacked", 1, 1),
+        ("stacked", 2, 2),
+    ]
+    # A single fact is the same either way; later ones are optimised on what is there.
+    assert rows[0]["perplexity_ratio"] == rows[2]["perplexity_ratio"] != 1
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    assert measured("")[:2] == rows[:2]
+
+
+def test_covariance_corpus(files: dict[str, Path], tmp_path: Path) -> None:
+    out, chart = tmp_path / "out.json", tmp_path / "out.png"
+    benchmarks.covariance_corpus.main(
+        files["facts"],
+        files["text"],
+        corpus=[f"own={files['text']}"],
+        tokens="300,600",
+        model=str(files["model"]),
+        json_out=out,
+        chart=chart,
+    )
+    rows = json.loads(out.read_text())
+    assert [(row["corpus"], row["tokens"]) for row in rows[1:]] == [
+        (corpus, size) for corpus in ("packaged sample", "own") for size in (300, 600)
+    ]
+    assert len({row["perplexity_ratio"] for row in rows}) == 5
+    assert chart.read_bytes().startswith(b"\x89PNG")
