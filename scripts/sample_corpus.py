@@ -1,8 +1,10 @@
 """Let a causal language model write the sample of text over which MEMIT's covariance is taken.
 
 The covariance stands for what the model already knows, so text that the model itself finds likely
-serves for it, and a sample committed as data is there without a network. Documents are separated
-by blank lines. Looping and tiny documents are thrown away.
+serves for it, and a sample committed as data is there without a network. Most of it is drawn from
+the model's own distribution, rare words and nonsense included: the covariance protects what it has
+seen. The last documents, which drift is measured on, are plainer prose. Documents are separated by
+blank lines. Looping and tiny documents are thrown away.
 
     python scripts/sample_corpus.py --output memit_core/data/covariance_sample.txt
 """
@@ -44,7 +46,8 @@ Despite|Until|With|Without|From|Through|To|Of all|Like|Unlike|Water|Music|Langua
 SEPARATORS = ("<|endoftext|>", "<s>", "<bos>")
 """What stands before a document in pre-training; a chat model's own BOS would start a chat."""
 
-TOP_P = 0.93
+CONTROL_TOP_P = 0.93
+"""Of the last documents; 1 for the others."""
 MIN_TOKENS = 48
 LOOP_RATIO = 0.39
 """zlib size over plain size: about 0.54 for 1,000 characters of prose, far less for loops."""
@@ -86,7 +89,12 @@ def start_token(tokenizer: Any) -> list[int]:
 
 
 def sample(
-    model: Any, tokenizer: Any, openings: list[str], new_tokens: int, hook: StoppingCriteria
+    model: Any,
+    tokenizer: Any,
+    openings: list[str],
+    new_tokens: int,
+    top_p: float,
+    hook: StoppingCriteria,
 ) -> list[str]:
     """One document for each opening, sampled in one batch."""
     start = start_token(tokenizer)
@@ -101,7 +109,7 @@ def sample(
         max_new_tokens=new_tokens,
         do_sample=True,
         temperature=1.0,
-        top_p=TOP_P,
+        top_p=top_p,
         top_k=0,
         pad_token_id=pad,
         eos_token_id=sorted(set(tokenizer.all_special_ids)),
@@ -113,10 +121,11 @@ def sample(
 def main(
     output: Annotated[Path, typer.Option(help="Text file to write.")],
     model: Annotated[str, typer.Option(help="Folder or hub name.")] = DEFAULT_MODEL,
-    tokens: Annotated[int, typer.Option(help="Tokens to sample in all.")] = 44_500,
+    tokens: Annotated[int, typer.Option(help="Tokens for the covariance.")] = 160_000,
+    control: Annotated[int, typer.Option(help="Tokens of plainer prose at the end.")] = 10_000,
     document: Annotated[int, typer.Option(help="Longest document in tokens.")] = 256,
-    batch: Annotated[int, typer.Option(help="Documents sampled at once.")] = 48,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    batch: Annotated[int, typer.Option(help="Documents sampled at once.")] = 96,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 1,
 ) -> None:
     """Sample documents until they hold enough tokens, and write them."""
     loaded = load_model(model)
@@ -124,20 +133,23 @@ def main(
     view = view_of(loaded.model)
     torch.manual_seed(seed)
     documents: list[str] = []
-    count = at = 0
+    at = 0
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar, torch.inference_mode():
-        task = bar.add_task("sampling", total=tokens)
-        while count < tokens:
-            openings = [OPENINGS[(at + i) % len(OPENINGS)] for i in range(batch)]
-            at += batch
-            for raw in sample(view, tokenizer, openings, document, Advance(bar, task)):
-                text = re.sub(r"\n\s*\n+", "\n", raw).strip()
-                length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-                if count < tokens and is_prose(text, length):
-                    documents.append(text)
-                    count += length
-            bar.update(task, completed=min(count, tokens))
+        for wanted, top_p in ((tokens, 1.0), (control, CONTROL_TOP_P)):
+            task = bar.add_task("sampling", total=wanted)
+            count = 0
+            while count < wanted:
+                openings = [OPENINGS[(at + i) % len(OPENINGS)] for i in range(batch)]
+                at += batch
+                hook = Advance(bar, task)
+                for raw in sample(view, tokenizer, openings, document, top_p, hook):
+                    text = re.sub(r"\n\s*\n+", "\n", raw).strip()
+                    length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+                    if count < wanted and is_prose(text, length):
+                        documents.append(text)
+                        count += length
+                bar.update(task, completed=min(count, wanted))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
 

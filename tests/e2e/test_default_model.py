@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from memit_core.default_model import DEFAULT_MODEL
+from memit_core.discover import discover
+from memit_core.loading import load_model
+from memit_core.precision import fast_decoder
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -81,6 +85,14 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
 
     assert answers(stack, edit["version"]) == learned
     assert answers(stack, "v0") == before
+
+
+def test_its_upper_blocks_take_to_half_precision() -> None:
+    """Rounding changes some logits of a deep model wholly; that alone must not slow z down."""
+    loaded = load_model()
+    structure = discover(loaded.model)
+    for layer in range(2, 12):
+        assert fast_decoder(loaded.model, structure, torch.bfloat16, layer).dtype is torch.bfloat16
 
 
 def test_the_example_says_rome() -> None:
