@@ -180,7 +180,8 @@ redis = EmbeddedRedis(folder / "redis")
 sleeper = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], folder / "log")
 supervisor = Supervisor([redis, sleeper], lambda line: sys.stdout.write(line + "\\n"))
 sys.stdout.reconfigure(line_buffering=True)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
+for number in (signal.SIGHUP, signal.SIGINT):  # ignored where the tests run in the background
+    signal.signal(number, signal.SIG_DFL)
 stop_on_signals(supervisor)
 supervisor.run()
 """
