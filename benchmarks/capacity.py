@@ -25,8 +25,8 @@ from rich.progress import track
 from benchmarks.quality import COLUMNS, FIGURES, SharedCache, figures
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
+from memit_core.eval.chart import new_figure
 from memit_core.eval.datasets import COUNTERFACT
-from memit_core.eval.extras import need
 from memit_core.eval.records import Record, without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
@@ -91,10 +91,7 @@ class Measure:
 
 def draw(file: Path, rows: Sequence[Row]) -> None:
     """Percent above, perplexity below, over the number of facts; stacking is dashed."""
-    figure = need("matplotlib.figure", "the chart").Figure(
-        figsize=(8, 7), dpi=150, layout="constrained"
-    )
-    need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg(figure)
+    figure = new_figure(8, 7)
     percent, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for way, style in (("at once", "o-"), ("stacked", "s--")):
         chosen = [row for row in rows if row["way"] == way]

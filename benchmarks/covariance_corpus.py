@@ -25,8 +25,8 @@ from benchmarks.quality import COLUMNS, FIGURES, figures
 from memit_core.cache import MemoryCache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
+from memit_core.eval.chart import new_figure
 from memit_core.eval.datasets import COUNTERFACT
-from memit_core.eval.extras import need
 from memit_core.eval.records import without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
@@ -39,10 +39,7 @@ PACKAGED = "packaged sample"
 
 def draw(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Score above, perplexity below, over the tokens; a line a corpus."""
-    figure = need("matplotlib.figure", "the chart").Figure(
-        figsize=(7, 6), dpi=150, layout="constrained"
-    )
-    need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg(figure)
+    figure = new_figure(7, 6)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, value in zip(panels, ("score", "perplexity_ratio"), strict=True):
         for corpus in dict.fromkeys(row["corpus"] for row in rows if row["tokens"]):

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.post_to_active import post
-from memit_core.eval.extras import need
+from memit_core.eval.chart import new_figure
 
 TOWNS = ("Lisbon", "Geneva", "Berlin", "Vienna", "Paris", "Oslo", "Rome")
 RSS = re.compile(r"^memit_worker_rss_bytes(?:{[^}]*})? ([0-9.e+]+)$", re.MULTILINE)
@@ -43,10 +43,7 @@ def worker_rss(client: httpx.Client) -> float:
 
 def draw(file: Path, sizes: Sequence[float]) -> None:
     """Resident memory over the edits."""
-    figure = need("matplotlib.figure", "the chart").Figure(
-        figsize=(7, 3.5), dpi=150, layout="constrained"
-    )
-    need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg(figure)
+    figure = new_figure(7, 3.5)
     axes = figure.subplots()
     axes.plot(range(1, len(sizes) + 1), sizes, color="#1f6f8b", linewidth=1)
     axes.set_ylim(0, 1.2 * max(sizes))

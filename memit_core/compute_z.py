@@ -71,8 +71,7 @@ class _Rows:
 
 
 def compute_z(
-    exact: Decoder,
-    fast: Decoder,
+    decoders: Callable[[], tuple[Decoder, Decoder]],
     hparams: HParams,
     tokenizer: Any,
     contexts: Sequence[str],
@@ -85,8 +84,8 @@ def compute_z(
     """Optimise z for each group, in batches; a group's result does not depend on its batch.
 
     Args:
-        exact: the unedited base; runs the blocks up to the last edited layer.
-        fast: the same, in the precision in which the blocks above shall run.
+        decoders: makes two of the unedited base: one runs the blocks up to the last edited layer,
+            the other those above, in the precision that they shall run in.
         contexts: prefixes, the empty one first.
         max_tokens: longest prompt and target together.
         batch_tokens: live tokens of a batch; by default what free memory holds.
@@ -97,6 +96,9 @@ def compute_z(
         Cancelled: raised by `progress`.
     """
     prepared = [_rows(tokenizer, group, contexts, max_tokens) for group in groups]
+    # Told before the set-up, which belongs to this stage.
+    progress("z", 0, len(groups) * hparams.v_num_grad_steps)
+    exact, fast = decoders()
     waiting = sorted(range(len(groups)), key=lambda g: prepared[g].shape)
     budget = batch_tokens or memory_budget(fast)
     found: dict[int, Target] = {}

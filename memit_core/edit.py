@@ -169,11 +169,8 @@ class Editor:
         found = [self._kept(group) for group in groups]
         missing = [group for group, z in zip(groups, found, strict=True) if z is None]
         if missing:
-            progress("z", 0, len(missing) * self.hparams.v_num_grad_steps)
-            exact, fast = self._decoders()
             fresh = compute_z(
-                exact,
-                fast,
+                self._decoders,
                 self.hparams,
                 self.loaded.tokenizer,
                 self.contexts,

@@ -21,6 +21,19 @@ COLOURS = {"before": "#9aa5b1", "after": "#1f6f8b"}
 PERCENT = 100
 
 
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure that needs no display; sizes in inches.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    figure = need("matplotlib.figure", "the chart").Figure(
+        figsize=(width, height), dpi=150, layout="constrained"
+    )
+    need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg(figure)
+    return figure
+
+
 def draw_chart(file: Path, title: str, before: Summary, after: Summary) -> None:
     """Write a PNG of all figures in percent that both summaries give.
 
@@ -28,11 +41,8 @@ def draw_chart(file: Path, title: str, before: Summary, after: Summary) -> None:
         MissingExtra: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    figure_class = need("matplotlib.figure", "the chart").Figure
-    canvas = need("matplotlib.backends.backend_agg", "the chart").FigureCanvasAgg
     shown = [n for n in SHOWN if before.values[n] is not None and after.values[n] is not None]
-    figure = figure_class(figsize=(1.6 * len(shown) + 2, 4.8), dpi=150, layout="constrained")
-    canvas(figure)
+    figure = new_figure(1.6 * len(shown) + 2, 4.8)
     axes = figure.subplots()
     width = 0.38
     for shift, (when, summary) in zip(

@@ -69,8 +69,7 @@ def optimise(
     assert fast.dtype == dtype
     exact = Decoder(view_of(loaded.model), structure)
     return compute_z(
-        exact,
-        fast,
+        lambda: (exact, fast),
         hparams,
         loaded.tokenizer,
         contexts,
