@@ -16,7 +16,7 @@ import torch
 from memit_core.decoder import Decoder
 from memit_core.facts import Group
 from memit_core.structure import Structure
-from memit_core.tokens import prompt_row
+from memit_core.tokens import contexts_of, prompt_row
 from memit_core.walk import FEW_ROWS, Walk
 
 BATCH_ROWS = 256
@@ -40,6 +40,18 @@ class _Batch:
         self.walk = Walk(decoder, [end.ids for end in ends])
         self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.device)
         self.last -= self.walk.shared
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer sees of each group, the mean over its facts; float64, on the CPU."""
+
+    bare: torch.Tensor
+    """Keys [m, groups], the projection's input, of the bare prompts."""
+    sampled: torch.Tensor
+    """The same, the mean over the sampled contexts."""
+    states: torch.Tensor
+    """H [d, groups] after the last edited layer, of the bare prompts."""
 
 
 class KeyWalk:
@@ -70,11 +82,13 @@ class KeyWalk:
         self._group = torch.tensor([g for g, group in enumerate(groups) for _ in group.facts])
         self._facts, self._contexts = len(facts), len(contexts)
         self._batches: list[_Batch] = []
-        together: list[list[_End]] = []
-        for c, context in enumerate(contexts):
-            rows = [prompt_row(tokenizer, fact, context) for fact in facts]
-            ends = [_End(f, c, row.ids[: row.lookup + 1]) for f, row in enumerate(rows)]
-            together.append(sorted(ends, key=lambda end: len(end.ids)))
+        together: list[list[_End]] = [[] for _ in contexts]
+        for f, fact in enumerate(facts):
+            for c, context in enumerate(contexts_of(tokenizer, fact, contexts)):
+                row = prompt_row(tokenizer, fact, context)
+                together[c].append(_End(f, c, row.ids[: row.lookup + 1]))
+        for ends in together:
+            ends.sort(key=lambda end: len(end.ids))
         if len(facts) * (len(contexts) - 1) < FEW_ROWS:
             together = [together[0], [end for ends in together[1:] for end in ends]]
         for ends in together:
@@ -82,14 +96,8 @@ class KeyWalk:
                 self._batches.append(_Batch(self._decoder, ends[start : start + BATCH_ROWS]))
 
     @torch.no_grad()
-    def at(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Walk up to `layer`, and look.
-
-        Returns:
-            Keys K [m, groups]: the projection's input, half the bare prompt's and half the mean
-            over the sampled contexts, then the mean over the group's facts. States H [d, groups]
-            after the last edited layer: the mean over the bare prompts. Float64, on the CPU.
-        """
+    def at(self, layer: int) -> Seen:
+        """Walk up to `layer`, and look."""
         keys = torch.zeros(
             self._facts, self._contexts, self._structure.intermediate, dtype=torch.float64
         )
@@ -98,13 +106,14 @@ class KeyWalk:
         for batch in self._batches:
             batch.walk.advance(layer - 1)
             here = (torch.arange(len(batch.last), device=batch.last.device), batch.last)
-            bare = batch.context[0] == 0
-            inputs, out = batch.walk.look(projection, self._last if bare else None)
+            goes_on = self._last if batch.context[0] == 0 else None
+            inputs, out = batch.walk.look(projection, goes_on)
             keys[batch.fact, batch.context] = inputs[here].cpu().double()
             if out is not None:
                 states[batch.fact] = out[here].cpu().double()
-        k = keys[:, 0] if self._contexts == 1 else (keys[:, 0] + keys[:, 1:].mean(1)) / 2
-        return self._over_facts(k).T, self._over_facts(states).T
+        bare = keys[:, 0]
+        sampled = keys[:, 1:].mean(1) if self._contexts > 1 else bare
+        return Seen(*(self._over_facts(values).T for values in (bare, sampled, states)))
 
     def _over_facts(self, values: torch.Tensor) -> torch.Tensor:
         """[facts, n] → [groups, n], the mean over each group's facts."""

@@ -23,7 +23,7 @@ from memit_core.hparams import HParams
 from memit_core.live import live_rows
 from memit_core.precision import memory_budget, out_of_memory
 from memit_core.progress import Progress
-from memit_core.tokens import Row, subject_row, target_row
+from memit_core.tokens import Row, contexts_of, subject_row, target_row
 from memit_core.walk import FEW_ROWS
 
 log = logging.getLogger(__name__)
@@ -129,13 +129,14 @@ def _report(
 
 
 def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None) -> _Rows:
-    facts = [
+    by_fact = [
         [
-            target_row(tokenizer, fact, context, max_tokens=max_tokens if not context else None)
-            for fact in group.facts
+            target_row(tokenizer, fact, context, max_tokens=None if c else max_tokens)
+            for c, context in enumerate(contexts_of(tokenizer, fact, contexts))
         ]
-        for context in contexts
+        for fact in group.facts
     ]
+    facts = [list(of_context) for of_context in zip(*by_fact, strict=True)]
     rows = _Rows(facts, subject_row(tokenizer, group.facts[0]))
     if rows.live > MAX_GROUP_TOKENS:
         raise InvalidFact(

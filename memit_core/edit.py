@@ -22,7 +22,6 @@ import safetensors.torch
 import torch
 
 from memit_core.cache import Cache, MemoryCache
-from memit_core.compute_ks import KeyWalk
 from memit_core.compute_z import Target, compute_z
 from memit_core.corpus import default_corpus
 from memit_core.covariance import (
@@ -35,14 +34,14 @@ from memit_core.discover import discover
 from memit_core.errors import NonFinite
 from memit_core.facts import Group
 from memit_core.hparams import HParams, for_model
+from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
 from memit_core.precision import fast_decoder, z_dtype
 from memit_core.progress import Progress, silent
 from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
-from memit_core.views import set_weight, view_of
-from memit_core.weights import Delta, decode, encode, served_weight, smallest
+from memit_core.views import view_of
 
 
 class Editor:
@@ -85,7 +84,6 @@ class Editor:
         self.z_dtype = z_dtype
         self.scratch = scratch
         self._solvers: dict[int, Solver] = {}
-        self._solvers_of: float | None = None
 
     # what belongs to the base and is made once
 
@@ -214,12 +212,9 @@ class Editor:
     ) -> dict[int, bytes]:
         """The change of each edited matrix that writes `groups` into the base, layer by layer.
 
-        At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far
-        (algorithm 1 of the paper). What is stored is what the next layer sees.
-
         Args:
             groups: all live facts, in the canonical order of `group_facts`.
-            mom2_update_weight: λ instead of the hparams' own.
+            mom2_update_weight: λ instead of what the hparams give.
 
         Returns:
             By layer, the safetensors bytes of a `Delta`; empty when there are no groups.
@@ -231,59 +226,50 @@ class Editor:
         if not groups:
             return {}
         hp = self.hparams
-        weight = mom2_update_weight or hp.mom2_update_weight
         targets = self.targets(groups, progress)
         bad = [g.subject for g, t in zip(groups, targets, strict=True) if not t.finite]
         if bad:
             raise NonFinite("z", bad)
         z = torch.stack([target.z for target in targets]).double().T
         self.covariance(progress)
-        view = view_of(self.loaded.model)
-        walk = KeyWalk(
-            view, self.structure, self.loaded.tokenizer, groups, self.contexts, hp.layers[-1]
+        insertion = Insertion(
+            self.loaded,
+            self.structure,
+            hp,
+            self.contexts,
+            self._solver,
+            self._z_dtype,
+            groups,
+            z,
+            mom2_update_weight or hp.update_weight(len(groups)),
         )
-        solved: dict[int, bytes] = {}
-        for i, layer in enumerate(hp.layers):
-            progress("insert", i, len(hp.layers))
-            keys, states = walk.at(layer)
-            residual = (z - states) / (len(hp.layers) - i)
-            right = self._solver(layer, weight).solve(keys)
-            solved[layer] = encode(smallest(residual, right))
-            self._set(view, layer, decode(solved[layer]))
-        progress("insert", len(hp.layers), len(hp.layers))
-        return solved
+        return insertion.run(progress)
 
-    def _solver(self, layer: int, weight: float) -> Solver:
-        """A layer's solver; the factors that it makes stay for one λ at a time."""
-        if self._solvers_of != weight:
-            self._solvers_of, self._solvers = weight, {}
+    def _solver(self, layer: int) -> Solver:
+        """A layer's solver; the factor that it makes stays."""
         if layer not in self._solvers:
-            covariance = self.covariance()[layer].to(self.loaded.device)
-            self._solvers[layer] = Solver(covariance, weight)
+            self._solvers[layer] = Solver(self.covariance()[layer].to(self.loaded.device))
         return self._solvers[layer]
 
     def apply(self, solved: Mapping[int, bytes]) -> Any:
         """A view of the base with these changes: the model that is served."""
-        view = view_of(self.loaded.model)
-        for layer, data in solved.items():
-            self._set(view, layer, decode(data))
-        return view
+        return edited(self.loaded.model, self.structure, solved)
 
-    def _set(self, view: Any, layer: int, delta: Delta) -> None:
-        path = self.structure.projections[layer]
-        base = self.loaded.model.get_submodule(path).weight
-        set_weight(view, path, served_weight(base, delta, self.structure.transposed))
-
-    def solution_digest(
+    def hparams_of(
         self, groups: Sequence[Group], mom2_update_weight: float | None = None
-    ) -> str:
-        """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base."""
-        hp = replace(
-            self.hparams,
-            mom2_update_weight=float(mom2_update_weight or self.hparams.mom2_update_weight),
-        )
+    ) -> HParams:
+        """The hyperparameters that `solve` writes these groups with, λ as it then is."""
+        weight = mom2_update_weight or self.hparams.update_weight(len(groups))
+        return replace(self.hparams, mom2_update_weight=weight, mom2_weight_per_subject=0.0)
+
+    def solution_digest(self, groups: Sequence[Group], hparams: HParams) -> str:
+        """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base.
+
+        Args:
+            hparams: as `hparams_of` gives them.
+        """
         parts = [
-            hp.as_dict(),
+            hparams.as_dict(),
             self.contexts_digest,
             self.covariance_digest,
             [g.digest for g in groups],

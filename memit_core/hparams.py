@@ -24,13 +24,17 @@ _RANGES: dict[str, tuple[type, float]] = {
     "clamp_norm_factor": (float, _TINY),
     "kl_factor": (float, 0),
     "mom2_update_weight": (float, _TINY),
+    "mom2_weight_per_subject": (float, 0),
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
     "v_stop_after_lead": (int, 0),
+    "bare_share": (float, _TINY),
+    "reweight_rounds": (int, 0),
+    "reweight_factor": (float, 1),
 }
 """What each number must be, and the least it may be."""
-_OPTIONAL = {"v_stop_after_lead"}
+_OPTIONAL = {"v_stop_after_lead", "bare_share"}
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,22 @@ class HParams:
     """Steps after which a fact is done once its target leads in every context (ENCORE, 2502.01636);
     None: the loss alone decides, as in the paper."""
     mom2_update_weight: float = 15_000.0
-    """λ: how many average tokens the old memory weighs."""
+    """λ: how many average tokens the old memory weighs; the least, if it grows."""
+    mom2_weight_per_subject: float = 0.0
+    """λ is this times the number of subjects written, where that is more."""
     mom2_n_tokens: int = 40_000
     """Tokens that the covariance is taken from."""
     n_contexts: int = 5
     """Context templates sampled from the model, besides the bare prompt."""
     context_length: int = 10
     """Tokens of a sampled context, its opening included."""
+    bare_share: float | None = None
+    """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
+    over the sampled contexts. None: one column, the mean of the two, as in the paper."""
+    reweight_rounds: int = 0
+    """Times that all facts are solved anew with more weight on those that are not yet said."""
+    reweight_factor: float = 3.0
+    """By how much a round raises the weight of a fact that is not yet said."""
 
     def __post_init__(self) -> None:
         layers = self.layers
@@ -72,11 +85,17 @@ class HParams:
                 raise MemitError(
                     f"hparams: {name} must be {kind.__name__} ≥ {least}, got {value!r}"
                 )
+        if self.bare_share is not None and self.bare_share >= 1:
+            raise MemitError(f"hparams: bare_share must be below 1, got {self.bare_share!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back. What is None is left out."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return {**given, "layers": list(self.layers)}
+
+    def update_weight(self, subjects: int) -> float:
+        """λ of a version that holds so many subjects."""
+        return float(max(self.mom2_update_weight, self.mom2_weight_per_subject * subjects))
 
     @property
     def z_digest(self) -> str:

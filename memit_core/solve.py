@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from memit_core.errors import MemitError, NonFinite
@@ -13,35 +15,33 @@ WOODBURY_SHARE = 0.5
 
 
 class Solver:
-    """X = (λC + K Kᵀ)⁻¹ K for one layer's C and λ, so that ΔW = R Xᵀ.
+    """X = (λC + K Kᵀ)⁻¹ K for one layer's C, so that ΔW = R Xᵀ.
 
-    With few keys by Woodbury's identity on a factor of λC that is made once; with many by the
-    Cholesky factor of the whole. Which of the two depends on the number of keys alone.
+    With few keys by Woodbury's identity on a factor of C that is made once, for every λ; with many
+    by the Cholesky factor of the whole. Which of the two depends on the number of keys alone.
 
     Args:
         covariance: C [m, m].
-        mom2_update_weight: λ.
 
     Raises:
         NonFinite: C holds NaN or infinity.
     """
 
-    def __init__(self, covariance: torch.Tensor, mom2_update_weight: float) -> None:
+    def __init__(self, covariance: torch.Tensor) -> None:
         if not covariance.isfinite().all():
             raise NonFinite("the covariance")
         self._device = solve_device(covariance.device)
         self._covariance = covariance
-        self._weight = mom2_update_weight
         self._factor: torch.Tensor | None = None
 
-    def _old_memory(self) -> torch.Tensor:
-        """λC with its ridge, [m, m]."""
-        a = self._weight * self._covariance.to(self._device, torch.float64)
-        a.diagonal().add_(RIDGE * a.diagonal().mean())
-        return a
+    def _with_ridge(self) -> torch.Tensor:
+        """C with its ridge, [m, m]."""
+        c = self._covariance.to(self._device, torch.float64, copy=True)
+        c.diagonal().add_(RIDGE * c.diagonal().mean())
+        return c
 
-    def solve(self, keys: torch.Tensor) -> torch.Tensor:
-        """K [m, n] → X [m, n], float64 on the CPU.
+    def solve(self, keys: torch.Tensor, mom2_update_weight: float) -> torch.Tensor:
+        """K [m, n] and λ → X [m, n], float64 on the CPU.
 
         Raises:
             NonFinite: K holds NaN or infinity.
@@ -52,17 +52,19 @@ class Solver:
         k = keys.to(self._device, torch.float64)
         m, n = k.shape
         if n > WOODBURY_SHARE * m:
-            whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(self._old_memory() + k @ k.T))
+            a = mom2_update_weight * self._with_ridge() + k @ k.T
+            whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(a))
             return whole.cpu()
         if self._factor is None:
-            self._factor = _cholesky(self._old_memory())
-        # (LLᵀ + KKᵀ)⁻¹ K = L⁻ᵀ Y (1 + YᵀY)⁻¹ with Y = L⁻¹ K.
-        y = torch.linalg.solve_triangular(self._factor, k, upper=False)
+            self._factor = _cholesky(self._with_ridge())
+        # (λLLᵀ + KKᵀ)⁻¹ K = L⁻ᵀ Y (1 + YᵀY)⁻¹ / √λ with Y = L⁻¹ K / √λ.
+        root = math.sqrt(mom2_update_weight)
+        y = torch.linalg.solve_triangular(self._factor, k, upper=False) / root
         small = y.T @ y
         small.diagonal().add_(1)
         inner = torch.cholesky_solve(y.T, _cholesky(small)).T
         x: torch.Tensor = torch.linalg.solve_triangular(self._factor.T, inner, upper=True)
-        return x.cpu()
+        return (x / root).cpu()
 
 
 def _cholesky(a: torch.Tensor) -> torch.Tensor:

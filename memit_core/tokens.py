@@ -99,9 +99,27 @@ def target_row(
 
 
 def subject_row(tokenizer: Any, fact: Fact) -> Row:
-    """ "{subject} is a": where the KL term looks (official code)."""
-    ids, offsets = encode(tokenizer, f"{fact.subject} is a")
-    return Row(tuple(ids), _lookup(offsets, 0, fact))
+    """ "{subject} is a": where the KL term looks (official code); not at the very first token."""
+    for before in ("", LINE):
+        ids, offsets = encode(tokenizer, f"{before}{fact.subject} is a")
+        row = Row(tuple(ids), _lookup(offsets, len(before), fact))
+        if row.lookup:
+            break
+    return row
+
+
+def contexts_of(tokenizer: Any, fact: Fact, contexts: Sequence[str]) -> tuple[str, ...]:
+    """`contexts`, the empty one a line break where the subject would be the very first token.
+
+    Every token attends to the first, whose state hardly says which word it is; a fact that is
+    read there is written into every text (Yang et al., "The Fall of ROME", 2406.11263).
+    """
+    if prompt_row(tokenizer, fact).lookup:
+        return tuple(contexts)
+    return tuple(context or LINE for context in contexts)
+
+
+LINE = "\n"
 
 
 def continuation_row(tokenizer: Any, prompt: str, target: str) -> Row:

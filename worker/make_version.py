@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from contracts.edits import AcceptedEdit
@@ -18,6 +18,7 @@ from contracts.versions import Canary, LayerWeights, VersionManifest, VersionSta
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
+from memit_core.hparams import HParams
 from memit_core.progress import Progress
 from memit_core.weights import LowRank, decode
 from registry.errors import BlobDamaged, BlobMissing
@@ -38,6 +39,7 @@ class Solution:
     """The weights of a plan and how they fare."""
 
     plan: Plan
+    hparams: HParams
     weights: list[LayerWeights]
     report: Report
     canary: list[Canary]
@@ -73,7 +75,7 @@ class VersionMaker:
         request = edit.request
         live = self._registry.ledger.live(parent)
         # An edit's own λ is for its version alone, so that weights depend on facts, not on history.
-        weight = float(request.mom2_update_weight or self._editor.hparams.mom2_update_weight)
+        weight = request.mom2_update_weight
         self.prepare(progress)
         plan = plan_edit(live, request)
         dropped: list[str] = []
@@ -87,7 +89,7 @@ class VersionMaker:
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
             solution = self._solve(edit.id, plan, weight, progress)
-        return self._manifest(edit, parent, solution, weight, dropped)
+        return self._manifest(edit, parent, solution, dropped)
 
     def _not_finite(self, plan: Plan, progress: EditProgress) -> list[str]:
         """Ids of this edit's facts whose z is not finite."""
@@ -96,9 +98,12 @@ class VersionMaker:
         bad = {g.subject for g, t in zip(groups, targets, strict=True) if not t.finite}
         return [fact_id for fact_id, fact in plan.added.items() if fact.subject in bad]
 
-    def _solve(self, edit_id: str, plan: Plan, weight: float, progress: EditProgress) -> Solution:
+    def _solve(
+        self, edit_id: str, plan: Plan, weight: float | None, progress: EditProgress
+    ) -> Solution:
         groups = _groups(plan)
-        weights = self.weights(groups, weight, progress)
+        hparams = self._editor.hparams_of(groups, weight)
+        weights = self.weights(groups, hparams, progress)
         blobs = {w.layer: self._registry.blobs.get(w.blob) for w in weights}
         view = self._editor.apply(blobs)
         progress("evaluate", 0, 1)
@@ -108,17 +113,19 @@ class VersionMaker:
         canaries = self._quality.canaries(view, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
-        return Solution(plan, weights, report.model_copy(update={"seconds": seconds}), canaries)
+        report = report.model_copy(update={"seconds": seconds})
+        return Solution(plan, hparams, weights, report, canaries)
 
     def weights(
-        self, groups: list[Group], weight: float, progress: EditProgress
+        self, groups: list[Group], hparams: HParams, progress: EditProgress
     ) -> list[LayerWeights]:
         """Blobs of the solution for these groups; one that was solved before is read back.
 
         Kept by content like z: the first solution of a set of facts stands, so that the same facts
         give the same bits on any worker, whatever its device or number of threads.
         """
-        name = f"solutions/{self._editor.solution_digest(groups, weight)}"
+        weight = hparams.mom2_update_weight
+        name = f"solutions/{self._editor.solution_digest(groups, hparams)}"
         kept = self._artefacts.get(name)
         if kept is None:
             solved = self._editor.solve(groups, progress, mom2_update_weight=weight)
@@ -175,7 +182,6 @@ class VersionMaker:
         edit: AcceptedEdit,
         parent: str,
         solution: Solution,
-        weight: float,
         dropped: list[str],
     ) -> VersionManifest:
         editor, plan, report = self._editor, solution.plan, solution.report
@@ -191,7 +197,6 @@ class VersionMaker:
             ),
         ]
         rejection = refusal(report, edit.request.gate, self._settings)
-        hparams = replace(editor.hparams, mom2_update_weight=weight)
         return VersionManifest(
             seq=seq,
             status=VersionStatus.REJECTED if rejection else VersionStatus.COMMITTED,
@@ -203,7 +208,7 @@ class VersionMaker:
             base=editor.loaded.digest,
             model=editor.loaded.name,
             dtype=editor.loaded.dtype_name,
-            hparams=hparams.as_dict(),
+            hparams=solution.hparams.as_dict(),
             templates=editor.contexts_digest,
             covariance=editor.covariance_digest,
             live=self._registry.ledger.put_live(live),

@@ -203,6 +203,11 @@ def test_an_unknown_model_gets_layers_of_its_own_depth_and_a_warning(
         ({"layers": [1], "v_lr": float("nan")}, "v_lr"),
         ({"layers": [1], "mom2_update_weight": float("inf")}, "mom2_update_weight"),
         ({"layers": [1], "v_lr": "fast"}, "v_lr"),
+        ({"layers": [1], "mom2_weight_per_subject": -1}, "mom2_weight_per_subject"),
+        ({"layers": [1], "bare_share": 0}, "bare_share"),
+        ({"layers": [1], "bare_share": 1}, "bare_share must be below 1"),
+        ({"layers": [1], "reweight_rounds": -1}, "reweight_rounds"),
+        ({"layers": [1], "reweight_factor": 0.5}, "reweight_factor"),
         ({"layers": "4-8"}, "layers"),
         ({"layers": 4}, "layers"),
         ({"layers": [1.5]}, "layers"),
@@ -229,6 +234,18 @@ def test_a_file_that_holds_no_hyperparameters_is_refused(text: str, tmp_path: Pa
     path.write_text(text)
     with pytest.raises(MemitError, match="hparams"):
         from_file(path)
+
+
+def test_lambda_grows_with_the_subjects() -> None:
+    hp = HParams(layers=(1,), mom2_update_weight=1_000, mom2_weight_per_subject=10)
+    assert [hp.update_weight(n) for n in (0, 1, 100, 101, 500)] == [
+        1_000,
+        1_000,
+        1_000,
+        1_010,
+        5_000,
+    ]
+    assert HParams(layers=(1,)).update_weight(10**6) == 15_000
 
 
 def test_the_z_digest_knows_what_z_depends_on() -> None:

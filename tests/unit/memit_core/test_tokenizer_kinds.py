@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
-from memit_core.tokens import prompt_row, subject_row, target_ids, target_row
+from memit_core.tokens import contexts_of, prompt_row, subject_row, target_ids, target_row
 from tests.tiny_tokenizers import (
     BEGIN,
     BUILDERS,
@@ -102,8 +102,29 @@ def test_the_kl_row_looks_at_the_subjects_last_token(kind: str, fact: Fact) -> N
         with pytest.raises(InvalidFact, match="tokenises to nothing"):
             subject_row(tokenizer, fact)
         return
+    if expected == 0:  # a line goes before it
+        text = f"\n{text}"
+        expected = last_token(tokenizer, text, 1, 1 + len(fact.subject))
     row = subject_row(tokenizer, fact)
     assert (list(row.ids), row.lookup) == (ids_of(tokenizer, text), expected)
+
+
+@kinds
+@examples
+@given(fact=facts())
+def test_no_subject_is_written_at_the_very_first_token(kind: str, fact: Fact) -> None:
+    """Unless the tokenizer drops the line break that is put before it."""
+    tokenizer = tiny_tokenizer_of(kind)
+    try:
+        lookup = prompt_row(tokenizer, fact).lookup
+        bare, other = contexts_of(tokenizer, fact, ("", "I think so. "))
+    except InvalidFact:
+        assert kind not in LOSSLESS, "nothing is dropped here"
+        return
+    assert other == "I think so. "
+    assert bare == ("" if lookup else "\n")
+    if kind in LOSSLESS:
+        assert prompt_row(tokenizer, fact, bare).lookup > 0
 
 
 @kinds
