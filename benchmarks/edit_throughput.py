@@ -4,8 +4,9 @@
         [--plain-facts N] [--model NAME] [--json OUT.json]
 
 FACTS.json holds CounterFact records. Plain: one fact at a time, full forwards, float32. Ours: in
-float32, and in bfloat16 where the device has fast products of it. Every stage runs once; FLOP are
-counted in a run of their own. Prints a table and writes JSON.
+float32, and in bfloat16 where the device has fast products of it; with all that the hyperparameters
+add to the paper's insertion. Every stage runs once; FLOP are counted in a run of their own. Prints
+a table and writes JSON.
 """
 
 from __future__ import annotations

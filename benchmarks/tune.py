@@ -85,7 +85,9 @@ def main(
         editor.targets(group_facts(record.request for record in records))
         seconds = (time.perf_counter() - start) / len(records)
         for weight in (float(value) for value in lambdas.split(",")):
-            editor.hparams = replace(editor.hparams, mom2_update_weight=weight)
+            editor.hparams = replace(
+                editor.hparams, mom2_update_weight=weight, mom2_weight_per_subject=0.0
+            )
             for count in counts:
                 solved = editor.solve(group_facts(r.request for r in records[:count]))
                 tell(name, count, weight, cast_view(editor.apply(solved), dtype), seconds)
