@@ -168,7 +168,7 @@ class Editor:
         missing = [group for group, z in zip(groups, found, strict=True) if z is None]
         if missing:
             fresh = compute_z(
-                self._decoders,
+                lambda: self._decoders,
                 self.hparams,
                 self.loaded.tokenizer,
                 self.contexts,
@@ -183,8 +183,12 @@ class Editor:
             found = [z or by_subject[g.subject] for g, z in zip(groups, found, strict=True)]
         return [target for target in found if target is not None]
 
+    @cached_property
     def _decoders(self) -> tuple[Decoder, Decoder]:
-        """The base in its own precision, and its upper blocks in that of the optimisation."""
+        """The base in its own precision, and its upper blocks in that of the optimisation.
+
+        Kept, since making them takes as long as several steps of an edit of one fact.
+        """
         loaded, layer = self.loaded, self.hparams.layers[-1]
         exact = Decoder(view_of(loaded.model), self.structure)
         return exact, fast_decoder(loaded.model, self.structure, self._z_dtype, layer)

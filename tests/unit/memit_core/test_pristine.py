@@ -84,12 +84,12 @@ def test_an_edit_that_fails_while_it_inserts_leaves_the_base_untouched(
     calls = 0
     solve = Solver.solve
 
-    def second_fails(solver: Solver, keys: torch.Tensor) -> torch.Tensor:
+    def second_fails(solver: Solver, keys: torch.Tensor, weight: float) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise RuntimeError("out of memory")
-        return solve(solver, keys)
+        return solve(solver, keys, weight)
 
     monkeypatch.setattr(Solver, "solve", second_fails)
     with pytest.raises(RuntimeError, match="out of memory"):
