@@ -212,10 +212,19 @@ class Reference:
             terms.append(torch.stack(of_tokens).mean())
         return torch.stack(terms).mean()
 
+    def kl_prompt(self, subject: str) -> tuple[str, int]:
+        """ "{subject} is a" and the subject's last token; on a new line if that is the very first.
+
+        The line break is not the paper's: docs/adr/0013.
+        """
+        position = self.last_token(subject + " is a", len(subject))
+        if position > 0:
+            return subject + " is a", position
+        return f"\n{subject} is a", self.last_token(f"\n{subject} is a", 1 + len(subject))
+
     def subject_log_p(self, layer: int, subject: str, delta: torch.Tensor) -> torch.Tensor:
         """log p at the subject's last token of "{subject} is a", [vocabulary]."""
-        text = subject + " is a"
-        position = self.last_token(text, len(subject))
+        text, position = self.kl_prompt(subject)
         return self.logits_with(layer, self.ids(text), position, delta)[position].log_softmax(-1)
 
     def compute_z(self, group: Sequence[FactLike], settings: Settings) -> Optimised:
