@@ -229,7 +229,6 @@ class Editor:
         """
         if not groups:
             return {}
-        hp = self.hparams
         targets = self.targets(groups, progress)
         bad = [g.subject for g, t in zip(groups, targets, strict=True) if not t.finite]
         if bad:
@@ -239,13 +238,12 @@ class Editor:
         insertion = Insertion(
             self.loaded,
             self.structure,
-            hp,
+            self.hparams_of(groups, mom2_update_weight),
             self.contexts,
             self._solver,
             self._z_dtype,
             groups,
             z,
-            mom2_update_weight or hp.update_weight(len(groups)),
         )
         return insertion.run(progress)
 
@@ -263,7 +261,7 @@ class Editor:
         self, groups: Sequence[Group], mom2_update_weight: float | None = None
     ) -> HParams:
         """The hyperparameters that `solve` writes these groups with, λ as it then is."""
-        weight = mom2_update_weight or self.hparams.update_weight(len(groups))
+        weight = float(mom2_update_weight or self.hparams.update_weight(len(groups)))
         return replace(self.hparams, mom2_update_weight=weight, mom2_weight_per_subject=0.0)
 
     def solution_digest(self, groups: Sequence[Group], hparams: HParams) -> str:

@@ -95,7 +95,7 @@ class HParams:
 
     def update_weight(self, subjects: int) -> float:
         """λ of a version that holds so many subjects."""
-        return float(max(self.mom2_update_weight, self.mom2_weight_per_subject * subjects))
+        return max(self.mom2_update_weight, self.mom2_weight_per_subject * subjects)
 
     @property
     def z_digest(self) -> str:

@@ -29,12 +29,12 @@ class Insertion:
     """One set of groups, written into one base.
 
     Args:
+        hparams: with the λ that these groups are written with.
         contexts: prefixes, the empty one first.
         solver: the solver of a layer's C.
         dtype: precision in which the edited model is asked what it says.
         groups: in the canonical order of `group_facts`.
         z: [d, groups] float64.
-        mom2_update_weight: λ.
     """
 
     def __init__(
@@ -47,11 +47,10 @@ class Insertion:
         dtype: torch.dtype,
         groups: Sequence[Group],
         z: torch.Tensor,
-        mom2_update_weight: float,
     ) -> None:
         self._loaded, self._structure, self._hparams = loaded, structure, hparams
         self._contexts, self._solver, self._dtype = contexts, solver, dtype
-        self._groups, self._z, self._old_weight = groups, z, mom2_update_weight
+        self._groups, self._z = groups, z
         self._seen: dict[int, Seen] = {}
 
     def run(self, progress: Progress) -> dict[int, bytes]:
@@ -110,14 +109,14 @@ class Insertion:
 
         A group's two columns have one residual, so that their solved keys add up.
         """
-        share = self._hparams.bare_share
+        share, old_weight = self._hparams.bare_share, self._hparams.mom2_update_weight
         if share is None:
             columns = [((seen.bare + seen.sampled) / 2, weights)]
         else:
             columns = [(seen.bare, weights * share), (seen.sampled, weights * (1 - share))]
         roots = [weight.sqrt() for _, weight in columns]
         keys = torch.cat([key * root for (key, _), root in zip(columns, roots, strict=True)], dim=1)
-        parts = torch.split(solver.solve(keys, self._old_weight), len(weights), dim=1)
+        parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
     def _missed(self, solved: Mapping[int, bytes], progress: Progress) -> torch.Tensor:

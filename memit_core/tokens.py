@@ -15,6 +15,9 @@ import torch
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
 
+LINE = "\n"
+"""Goes before a subject that would be the very first token; see `contexts_of`."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -117,9 +120,6 @@ def contexts_of(tokenizer: Any, fact: Fact, contexts: Sequence[str]) -> tuple[st
     if prompt_row(tokenizer, fact).lookup:
         return tuple(contexts)
     return tuple(context or LINE for context in contexts)
-
-
-LINE = "\n"
 
 
 def continuation_row(tokenizer: Any, prompt: str, target: str) -> Row:
