@@ -11,16 +11,21 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import SimpleWorker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 JOB_TTL_SECONDS = 30
+DEQUEUE_SECONDS = 5
+"""An idle worker looks up from its queue this often."""
 
 
 class ForbiddenJob(RuntimeError):
@@ -82,6 +87,21 @@ class ResidentWorker(SimpleWorker):
                 self.maintain_heartbeats(job, execution)
             except RedisError as error:
                 log.warning("heartbeat of %s failed: %s", job.id, error)
+
+    @property
+    def dequeue_timeout(self) -> int:
+        return DEQUEUE_SECONDS
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """RQ's, and the end of an idle worker whose stop its signal handler could not bring about.
+
+        RQ stops by an exception from the handler: it is not installed yet while the worker
+        registers, and what was running may have caught the exception.
+        """
+        super().heartbeat(timeout, pipeline)
+        between_jobs = pipeline is None and self.get_state() != WorkerStatus.BUSY
+        if between_jobs and self._stopping.is_set():
+            raise StopRequested
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
         return JOB_TTL_SECONDS

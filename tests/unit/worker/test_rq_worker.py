@@ -1,8 +1,9 @@
-"""What a job's record in Redis may make this worker do: run an edit, and nothing else."""
+"""What a job's record in Redis may make this worker do: run an edit, and nothing else; its end."""
 
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,25 @@ def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
     assert not marker.exists()
     assert result is not None
     assert "'subprocess.getoutput' is not a job of this worker" in (result.exc_string or "")
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5])
+def test_a_stop_that_no_signal_handler_saw_ends_an_idle_worker(
+    redis_url: str, after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for before RQ has its handlers, or while something swallowed their exception."""
+    monkeypatch.setattr("worker.rq_worker.DEQUEUE_SECONDS", 1)
+    stopping = threading.Event()
+    with Redis.from_url(redis_url, socket_timeout=None) as redis:
+        worker = ResidentWorker(
+            [Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)],
+            connection=redis,
+            serializer=JSONSerializer,
+            stopping=stopping,
+        )
+        timer = threading.Timer(after, stopping.set)
+        timer.start()
+        begun = time.monotonic()
+        worker.work(logging_level="ERROR")
+        timer.join()
+    assert time.monotonic() - begun < 30
