@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,10 @@ def compute_z(
     *,
     max_tokens: int | None = None,
     batch_tokens: int | None = None,
-) -> list[Target]:
+) -> Iterator[tuple[int, Target]]:
     """Optimise z for each group, in batches; a group's result does not depend on its batch.
+
+    Yields the number of a group and its z, those of a batch as soon as it is done.
 
     Args:
         decoders: makes two of the unedited base: one runs the blocks up to the last edited layer,
@@ -101,11 +103,11 @@ def compute_z(
     exact, fast = decoders()
     waiting = sorted(range(len(groups)), key=lambda g: prepared[g].shape)
     budget = batch_tokens or memory_budget(fast)
-    found: dict[int, Target] = {}
     while waiting:
         batch = _first_batch(waiting, prepared, budget)
         try:
-            tell = _report(progress, len(found), len(batch), len(groups), hparams.v_num_grad_steps)
+            done = len(groups) - len(waiting)
+            tell = _report(progress, done, len(batch), len(groups), hparams.v_num_grad_steps)
             # Not bound to a name: a batch's memory is free before the next one takes its own.
             targets = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch]).run(tell)
         except (RuntimeError, MemoryError) as error:
@@ -116,9 +118,8 @@ def compute_z(
             budget = sum(prepared[g].live for g in batch) // 2
             log.warning("out of memory at %d facts a batch: going on with half", len(batch))
             continue
-        found |= dict(zip(batch, targets, strict=True))
+        yield from zip(batch, targets, strict=True)
         waiting = waiting[len(batch) :]
-    return [found[g] for g in range(len(groups))]
 
 
 def _report(

@@ -165,22 +165,21 @@ class Editor:
             Cancelled: raised by `progress`.
         """
         found = [self._kept(group) for group in groups]
-        missing = [group for group, z in zip(groups, found, strict=True) if z is None]
+        missing = [g for g, target in enumerate(found) if target is None]
         if missing:
             fresh = compute_z(
                 lambda: self._decoders,
                 self.hparams,
                 self.loaded.tokenizer,
                 self.contexts,
-                missing,
+                [groups[g] for g in missing],
                 progress,
                 max_tokens=self.max_tokens,
             )
-            by_subject = {
-                group.subject: self._keep(group, target) if target.finite else target
-                for group, target in zip(missing, fresh, strict=True)
-            }
-            found = [z or by_subject[g.subject] for g, z in zip(groups, found, strict=True)]
+            # Kept batch by batch: a stage that is broken off goes on from there.
+            for i, target in fresh:
+                g = missing[i]
+                found[g] = self._keep(groups[g], target) if target.finite else target
         return [target for target in found if target is not None]
 
     @cached_property

@@ -68,7 +68,7 @@ def optimise(
     fast = fast_decoder(loaded.model, structure, dtype, hparams.layers[-1])
     assert fast.dtype == dtype
     exact = Decoder(view_of(loaded.model), structure)
-    return compute_z(
+    found = compute_z(
         lambda: (exact, fast),
         hparams,
         loaded.tokenizer,
@@ -77,6 +77,7 @@ def optimise(
         silent,
         batch_tokens=batch_tokens,
     )
+    return [target for _, target in sorted(found, key=lambda one: one[0])]
 
 
 def settings_of(hparams: HParams) -> Settings:

@@ -14,8 +14,9 @@ import memit_core.compute_z
 from memit_core.cache import MemoryCache
 from memit_core.compute_z import Target
 from memit_core.edit import Editor
-from memit_core.errors import OutOfMemory
+from memit_core.errors import Cancelled, OutOfMemory
 from memit_core.facts import Fact, group_facts
+from memit_core.progress import Progress
 from memit_core.tokens import pad_id
 from memit_core.weights import decode
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
@@ -165,6 +166,28 @@ def test_a_group_is_read_back_and_not_optimised_again(any_editor: Editor) -> Non
     )
     assert stages == []
     assert all(torch.equal(a.z, b) for a, b in zip(again, expected, strict=True))
+
+
+def test_a_stage_that_is_broken_off_keeps_what_its_batches_found(
+    any_editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memit_core.compute_z, "memory_budget", lambda _: 1)
+    working = editor_of(any_editor.loaded, cache=MemoryCache())
+    groups, steps = group_facts(FACTS), HPARAMS.v_num_grad_steps
+    totals: list[int] = []
+
+    def broken_off_after(batches: int) -> Progress:
+        def tell(_stage: str, done: int, total: int, *, loss: float | None = None) -> None:
+            totals.append(total)
+            if done > batches * steps:
+                raise Cancelled
+
+        return tell
+
+    for batches in (2, 1):
+        with pytest.raises(Cancelled):
+            working.targets(groups, broken_off_after(batches))
+    assert set(totals) == {len(groups) * steps, (len(groups) - 2) * steps}
 
 
 def test_other_hyperparameters_of_z_are_other_entries_of_the_cache(any_editor: Editor) -> None:
