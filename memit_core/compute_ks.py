@@ -7,7 +7,7 @@ for its weights to be solved, and go on with them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from memit_core.tokens import contexts_of, prompt_row
 from memit_core.walk import FEW_ROWS, Walk
 
 BATCH_ROWS = 256
+FULL_ROWS = 48
+"""A batch of so many rows is left to rows of one length: it pads nothing, and is fast enough."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ class KeyWalk:
         if len(facts) * (len(contexts) - 1) < FEW_ROWS:
             together = [together[0], [end for ends in together[1:] for end in ends]]
         for ends in together:
-            for start in range(0, len(ends), BATCH_ROWS):
-                self._batches.append(_Batch(self._decoder, ends[start : start + BATCH_ROWS]))
+            self._batches += [_Batch(self._decoder, batch) for batch in _batches(ends)]
 
     @torch.no_grad()
     def at(self, layer: int) -> Seen:
@@ -120,3 +121,14 @@ class KeyWalk:
         count = torch.bincount(self._group)
         total = torch.zeros(len(count), values.shape[1], dtype=values.dtype)
         return total.index_add_(0, self._group, values) / count[:, None]
+
+
+def _batches(ends: Sequence[_End]) -> Iterator[Sequence[_End]]:
+    """Rows in the order of their length, in batches that pad little."""
+    start = 0
+    for i in range(1, len(ends) + 1):
+        size = i - start
+        longer = i < len(ends) and len(ends[i].ids) > len(ends[i - 1].ids)
+        if i == len(ends) or size == BATCH_ROWS or (longer and size >= FULL_ROWS):
+            yield ends[start:i]
+            start = i

@@ -261,7 +261,12 @@ class Editor:
     ) -> HParams:
         """The hyperparameters that `solve` writes these groups with, λ as it then is."""
         weight = float(mom2_update_weight or self.hparams.update_weight(len(groups)))
-        return replace(self.hparams, mom2_update_weight=weight, mom2_weight_per_subject=0.0)
+        return replace(
+            self.hparams,
+            mom2_update_weight=weight,
+            mom2_weight_per_subject=0.0,
+            mom2_update_weight_max=None,
+        )
 
     def solution_digest(self, groups: Sequence[Group], hparams: HParams) -> str:
         """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base.

@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[type, float]] = {
     "kl_factor": (float, 0),
     "mom2_update_weight": (float, _TINY),
     "mom2_weight_per_subject": (float, 0),
+    "mom2_update_weight_max": (float, _TINY),
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
@@ -34,7 +35,7 @@ _RANGES: dict[str, tuple[type, float]] = {
     "reweight_factor": (float, 1),
 }
 """What each number must be, and the least it may be."""
-_OPTIONAL = {"v_stop_after_lead", "bare_share"}
+_OPTIONAL = {"v_stop_after_lead", "bare_share", "mom2_update_weight_max"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class HParams:
     """λ: how many average tokens the old memory weighs; the least, if it grows."""
     mom2_weight_per_subject: float = 0.0
     """λ is this times the number of subjects written, where that is more."""
+    mom2_update_weight_max: float | None = None
+    """λ grows no further than this; None: without end."""
     mom2_n_tokens: int = 40_000
     """Tokens that the covariance is taken from."""
     n_contexts: int = 5
@@ -95,7 +98,10 @@ class HParams:
 
     def update_weight(self, subjects: int) -> float:
         """λ of a version that holds so many subjects."""
-        return max(self.mom2_update_weight, self.mom2_weight_per_subject * subjects)
+        grown = self.mom2_weight_per_subject * subjects
+        if self.mom2_update_weight_max is not None:
+            grown = min(grown, self.mom2_update_weight_max)
+        return max(self.mom2_update_weight, grown)
 
     @property
     def z_digest(self) -> str:

@@ -204,6 +204,7 @@ def test_an_unknown_model_gets_layers_of_its_own_depth_and_a_warning(
         ({"layers": [1], "mom2_update_weight": float("inf")}, "mom2_update_weight"),
         ({"layers": [1], "v_lr": "fast"}, "v_lr"),
         ({"layers": [1], "mom2_weight_per_subject": -1}, "mom2_weight_per_subject"),
+        ({"layers": [1], "mom2_update_weight_max": 0}, "mom2_update_weight_max"),
         ({"layers": [1], "bare_share": 0}, "bare_share"),
         ({"layers": [1], "bare_share": 1}, "bare_share must be below 1"),
         ({"layers": [1], "reweight_rounds": -1}, "reweight_rounds"),
@@ -245,6 +246,8 @@ def test_lambda_grows_with_the_subjects() -> None:
         1_010,
         5_000,
     ]
+    capped = replace(hp, mom2_update_weight_max=4_000.0)
+    assert [capped.update_weight(n) for n in (1, 200, 500, 10**6)] == [1_000, 2_000, 4_000, 4_000]
     assert HParams(layers=(1,)).update_weight(10**6) == 15_000
 
 
