@@ -142,11 +142,12 @@ class Editor:
     _covariance: dict[int, torch.Tensor] | None = None
 
     def prepare(self, progress: Progress = silent) -> None:
-        """Make what every edit needs: context templates and covariance."""
+        """Make what every edit needs: context templates, covariance, blocks to optimise z in."""
         if "contexts" not in self.__dict__:
             progress("templates", 0, 1)
             progress("templates", len(self.contexts) > 0, 1)
         self.covariance(progress)
+        _ = self._decoders
 
     # z
 

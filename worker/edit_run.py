@@ -22,6 +22,7 @@ from registry.commit import ACTIVE, settle
 from registry.errors import RecordDamaged, RegistryError
 from registry.registry import Registry
 from worker.make_version import VersionMaker
+from worker.openmp import release_threads
 from worker.progress import EditProgress, Interrupted
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class EditRunner:
                     log.exception("%s cannot be run; those after it go on", pending)
                 finally:
                     self.current = None
+                    release_threads()
                 if pending == edit_id:
                     return
 

@@ -23,6 +23,7 @@ from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.progress import Progress
 from registry.commit import ACTIVE
 from registry.registry import Registry
+from worker.openmp import release_threads
 from worker.quality import core_fact, sampled, tally
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class FullReporter:
                 # It only describes a version: edits and generation go on without it.
                 log.exception("a full report failed")
                 pause = RETRY_SECONDS
+            release_threads()
             stopping.wait(pause)
 
     def report(self, stopping: threading.Event) -> str | None:

@@ -34,6 +34,7 @@ from worker.engine.thread import EngineThread
 from worker.full_report import FullReporter
 from worker.lineage import begin_lineage
 from worker.make_version import VersionMaker
+from worker.openmp import release_threads
 from worker.progress import Interrupted
 from worker.recovery import Recovery
 from worker.rq_worker import ResidentWorker, allow_only
@@ -147,6 +148,8 @@ class WorkerProcess:
             # A full disk or a damaged record must not take generation down as well.
             log.exception("not prepared to edit: each edit will try again")
             return
+        finally:
+            release_threads()
         self._edit_ready.set()
         log.info("ready to edit")
 

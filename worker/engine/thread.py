@@ -19,6 +19,7 @@ from worker.engine.engine import DeviceLost, Engine
 from worker.engine.residents import Residents
 from worker.engine.streams import GenerationStreams
 from worker.engine.versioned import ServingView
+from worker.openmp import release_threads
 
 IDLE_MS = 100
 """How long an idle engine waits for a task before it looks at what else there is to do."""
@@ -161,6 +162,8 @@ class EngineThread:
         if self._engine.waiting or self._residents.loading:
             pause = PARKED_MS
         block = None if self._engine.running else pause
+        if block is not None:
+            release_threads()
         for task in self._streams.take(self._engine.room, block):
             self._engine.submit(task, self._streams.sink(task.id))
 
