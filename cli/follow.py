@@ -21,6 +21,8 @@ from cli.output import say
 from contracts.edits import Edit, EditState, Progress
 
 LOST_SECONDS = 60.0
+SAY_SECONDS = 30.0
+"""Between two lines on how far a stage is, where there is no terminal to draw bars on."""
 RETRY_SECONDS = 1.0
 STAGES = {
     "prepare": "plan the facts",
@@ -63,7 +65,7 @@ def follow(client: Client, edit_id: str, console: Console) -> Edit:
 
 
 class StageBars:
-    """One bar a stage on a terminal, one line a stage elsewhere; shows the order of the stages."""
+    """One bar a stage on a terminal, elsewhere a line a stage and now and then on how far it is."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -78,6 +80,7 @@ class StageBars:
             disable=not console.is_terminal,
         )
         self._stage: str | None = None
+        self._said = 0.0
         self._task: TaskID = self._bars.add_task("wait for a worker", total=None, note="")
 
     def __enter__(self) -> Self:
@@ -94,11 +97,17 @@ class StageBars:
             self.finish()
             self._stage = progress.stage
             self._task = self._bars.add_task(title, total=progress.total, note="")
-            if not self._console.is_terminal:
-                say(self._console, f"{title} ({progress.total})")
+            self._say(f"{title} ({progress.total})")
+        elif time.monotonic() - self._said > SAY_SECONDS:
+            self._say(f"{title}: {progress.done} of {progress.total}, {_note(progress)}")
         self._bars.update(
             self._task, completed=progress.done, total=progress.total, note=_note(progress)
         )
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            say(self._console, line)
+            self._said = time.monotonic()
 
     def finish(self) -> None:
         """The stage that is shown is done."""
