@@ -123,6 +123,19 @@ def test_where_all_is_said_nothing_is_solved_again(cache: MemoryCache) -> None:
     )
 
 
+def test_where_more_are_missed_than_fit_nothing_is_solved_again(
+    cache: MemoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hparams = replace(HPARAMS, v_num_grad_steps=25, mom2_update_weight=1_000.0, reweight_factor=4.0)
+    once, twice = (editor_with(replace(hparams, reweight_rounds=n), cache) for n in (0, 1))
+    groups = learnable(once)
+    expected = once.solve(groups)
+    assert twice.solve(groups) != expected
+    few = (len(groups) - 1) / once.structure.intermediate
+    monkeypatch.setattr("memit_core.insert.MOST", few)
+    assert twice.solve(groups) == expected
+
+
 def test_only_the_facts_that_were_missed_are_raised(cache: MemoryCache) -> None:
     """A round is the same solution with those columns multiplied: here of one layer, by hand."""
     hparams = replace(
