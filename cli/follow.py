@@ -99,7 +99,7 @@ class StageBars:
             self._task = self._bars.add_task(title, total=progress.total, note="")
             self._say(f"{title} ({progress.total})")
         elif time.monotonic() - self._said > SAY_SECONDS:
-            self._say(f"{title}: {progress.done} of {progress.total}, {_note(progress)}")
+            self._say(f"{title}: {progress.done} of {progress.total}  {_note(progress)}".rstrip())
         self._bars.update(
             self._task, completed=progress.done, total=progress.total, note=_note(progress)
         )

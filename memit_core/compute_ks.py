@@ -21,7 +21,7 @@ from memit_core.walk import FEW_ROWS, Walk
 
 BATCH_ROWS = 256
 FULL_ROWS = 48
-"""A batch of so many rows is left to rows of one length: it pads nothing, and is fast enough."""
+"""A batch of so many rows is fast enough to take no longer ones, for which it would be padded."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from memit_core.tokens import contexts_of
 from memit_core.views import cast_view, set_weight, view_of
 from memit_core.weights import decode, encode, served_weight, smallest
 
-MOST = 0.5
+MOST_MISSED = 0.5
 """Missed groups, relative to the width of the keys, that weights can still help: more than these
 are more than a layer holds apart, and what one gains the others lose."""
 
@@ -72,7 +72,7 @@ class Insertion:
             if written == hp.reweight_rounds:
                 break
             missed = self._missed(solved, _at(progress, (written + 1) * len(hp.layers), total))
-            if not missed.any() or missed.sum() > MOST * self._structure.intermediate:
+            if not missed.any() or missed.sum() > MOST_MISSED * self._structure.intermediate:
                 break
             weights[missed] *= hp.reweight_factor
         progress("insert", total, total)

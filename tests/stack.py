@@ -20,7 +20,7 @@ import httpx2
 from cli.embedded_redis import EmbeddedRedis, free_port
 from registry import Registry
 
-PATIENCE = 300.0
+PATIENCE = 120.0
 CORPUS = (
     "The river runs through the town. Anna wrote a letter to the keeper of the bridge.\n\n" * 60
 )

@@ -22,9 +22,9 @@ SOFT = 1
 
 
 def release_threads() -> None:
-    """End the team of the calling thread; its next operation starts another one in microseconds.
+    """End the team of the calling thread; its next operation starts another one.
 
-    Does nothing where torch has no OpenMP runtime that knows how.
+    Does nothing where torch has another OpenMP runtime than GNU's.
     """
     pause = _pause()
     if pause is not None and pause(SOFT) != 0:
@@ -33,10 +33,12 @@ def release_threads() -> None:
 
 @cache
 def _pause() -> Any:
-    """`omp_pause_resource_all` of the runtime that torch is linked with, or None."""
+    """`omp_pause_resource_all` of the runtime that torch is linked with, if that is GNU's."""
     try:
         # Looked up through torch's own library, so that no second runtime is loaded.
-        return ctypes.CDLL(torch._C.__file__).omp_pause_resource_all
+        runtime = ctypes.CDLL(torch._C.__file__)
+        pause = runtime.omp_pause_resource_all
     except (OSError, AttributeError):
-        log.info("this OpenMP runtime cannot hand back idle threads")
         return None
+    # LLVM's and Intel's, which know these, are left alone: the trouble was seen with GNU's.
+    return None if hasattr(runtime, "kmp_set_blocktime") else pause

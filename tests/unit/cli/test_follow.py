@@ -27,8 +27,8 @@ def told(monkeypatch: pytest.MonkeyPatch, every: float) -> list[str]:
 def test_a_long_stage_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(monkeypatch, every=-1.0) == [
         "optimise z (50)",
-        "optimise z: 25 of 50, loss 1.500, 25 s left",
-        "optimise z: 50 of 50, loss 1.500, 0 s left",
+        "optimise z: 25 of 50  loss 1.500, 25 s left",
+        "optimise z: 50 of 50  loss 1.500, 0 s left",
         "insert into the layers (5)",
     ]
 

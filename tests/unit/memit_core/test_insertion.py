@@ -132,7 +132,7 @@ def test_where_more_are_missed_than_fit_nothing_is_solved_again(
     expected = once.solve(groups)
     assert twice.solve(groups) != expected
     few = (len(groups) - 1) / once.structure.intermediate
-    monkeypatch.setattr("memit_core.insert.MOST", few)
+    monkeypatch.setattr("memit_core.insert.MOST_MISSED", few)
     assert twice.solve(groups) == expected
 
 
