@@ -149,6 +149,11 @@ class Editor:
         self.covariance(progress)
         _ = self._decoders
 
+    def factorise(self) -> None:
+        """Make the factor of each layer's C, which the first edit of few facts would make."""
+        for layer in self.hparams.layers:
+            _ = self._solver(layer).factor
+
     # z
 
     def z_name(self, group: Group) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 
@@ -32,7 +33,15 @@ class Solver:
             raise NonFinite("the covariance")
         self._device = solve_device(covariance.device)
         self._covariance = covariance
-        self._factor: torch.Tensor | None = None
+
+    @cached_property
+    def factor(self) -> torch.Tensor:
+        """The Cholesky factor of C, [m, m] float64, lower; kept, as it serves every λ.
+
+        Raises:
+            MemitError: C is not positive definite.
+        """
+        return _cholesky(self._with_ridge())
 
     def _with_ridge(self) -> torch.Tensor:
         """C with its ridge, [m, m]."""
@@ -55,15 +64,13 @@ class Solver:
             a = mom2_update_weight * self._with_ridge() + k @ k.T
             whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(a))
             return whole.cpu()
-        if self._factor is None:
-            self._factor = _cholesky(self._with_ridge())
         # (λLLᵀ + KKᵀ)⁻¹ K = L⁻ᵀ Y (1 + YᵀY)⁻¹ / √λ with Y = L⁻¹ K / √λ.
         root = math.sqrt(mom2_update_weight)
-        y = torch.linalg.solve_triangular(self._factor, k, upper=False) / root
+        y = torch.linalg.solve_triangular(self.factor, k, upper=False) / root
         small = y.T @ y
         small.diagonal().add_(1)
         inner = torch.cholesky_solve(y.T, _cholesky(small)).T
-        x: torch.Tensor = torch.linalg.solve_triangular(self._factor.T, inner, upper=True)
+        x: torch.Tensor = torch.linalg.solve_triangular(self.factor.T, inner, upper=True)
         return (x / root).cpu()
 
 

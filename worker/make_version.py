@@ -55,8 +55,13 @@ class VersionMaker:
         self._artefacts = registry.artefacts(editor.loaded.digest)
 
     def prepare(self, progress: Progress) -> None:
-        """Make what every edit needs: templates, covariance, the base's answers to the control."""
+        """Make what edits need: templates, covariance, factors, the base's states on the control.
+
+        Raises:
+            MemitError: the covariance cannot be factorised.
+        """
         self._editor.prepare(progress)
+        self._editor.factorise()
         _ = self._quality
 
     @cached_property
