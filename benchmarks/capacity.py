@@ -121,7 +121,7 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
         axes.grid(visible=True, color="#e5e7eb")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, ncols=2, fontsize=8)
+        axes.legend(frameon=False, ncols=2, fontsize=8, handlelength=4)
     figure.savefig(file, format="png")
 
 
