@@ -29,6 +29,8 @@ from memit_core.walk import FEW_ROWS
 log = logging.getLogger(__name__)
 
 STOP_LOSS = 0.05
+HARD_LOSS = 0.2
+"""Groups above it after v_num_grad_steps go on, where hparams give them more."""
 MAX_GROUP_TOKENS = 32_768
 """A group is optimised whole: its rows and their gradients are in memory together."""
 LEAVE_SHARE = 0.8
@@ -125,8 +127,12 @@ def compute_z(
 def _report(
     progress: Progress, before: int, size: int, total: int, steps: int
 ) -> Callable[[int, float], None]:
-    """Progress in steps of a fact, so that a single one moves too."""
-    return lambda step, loss: progress("z", before * steps + step * size, total * steps, loss=loss)
+    """Progress in steps of a fact, so that a single one moves too; the few that go on don't count."""
+
+    def tell(step: int, loss: float) -> None:
+        progress("z", before * steps + min(step, steps) * size, total * steps, loss=loss)
+
+    return tell
 
 
 def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None) -> _Rows:
@@ -275,8 +281,8 @@ class _Optimisation:
         optimizer = torch.optim.Adam([delta], lr=hp.v_lr)
         final = torch.full((self.size,), torch.nan, device=delta.device)
         open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
-        more = torch.full((self.size,), hp.v_num_grad_steps, device=delta.device)
-        for step in range(hp.v_num_grad_steps):
+        more = torch.full((self.size,), hp.most_grad_steps, device=delta.device)
+        for step in range(hp.most_grad_steps):
             optimizer.zero_grad()
             loss, leads = self.losses(delta)
             final = torch.where(open_, loss, final)
@@ -284,8 +290,10 @@ class _Optimisation:
                 # ENCORE's stop: some more steps once the target leads everywhere.
                 more = torch.where(leads, more.clamp_max(hp.v_stop_after_lead), more) - 1
             open_ = open_ & final.isfinite() & (final >= STOP_LOSS) & (more >= 0)
+            if step == hp.v_num_grad_steps - 1:
+                open_ = open_ & (final > HARD_LOSS)
             on_step(step + 1, float(final.nanmean()))
-            if not open_.any() or step == hp.v_num_grad_steps - 1:
+            if not open_.any() or step == hp.most_grad_steps - 1:
                 break
             before = delta.detach().clone()
             optimizer.step()

@@ -30,12 +30,13 @@ _RANGES: dict[str, tuple[type, float]] = {
     "n_contexts": (int, 0),
     "context_length": (int, 1),
     "v_stop_after_lead": (int, 0),
+    "v_max_grad_steps": (int, 1),
     "bare_share": (float, _TINY),
     "reweight_rounds": (int, 0),
     "reweight_factor": (float, 1),
 }
 """What each number must be, and the least it may be."""
-_OPTIONAL = {"v_stop_after_lead", "bare_share", "mom2_update_weight_max"}
+_OPTIONAL = {"v_stop_after_lead", "v_max_grad_steps", "bare_share", "mom2_update_weight_max"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class HParams:
     v_stop_after_lead: int | None = None
     """Steps after which a fact is done once its target leads in every context (ENCORE, 2502.01636);
     None: the loss alone decides, as in the paper."""
+    v_max_grad_steps: int | None = None
+    """Passes for a subject whose loss is still high after v_num_grad_steps, at least as many; long
+    targets and rare scripts take more of them. None: nobody gets more, as in the paper."""
     mom2_update_weight: float = 15_000.0
     """λ: how many average tokens the old memory weighs; the least, if it grows."""
     mom2_weight_per_subject: float = 0.0
@@ -88,8 +92,18 @@ class HParams:
                 raise MemitError(
                     f"hparams: {name} must be {kind.__name__} ≥ {least}, got {value!r}"
                 )
+        if self.most_grad_steps < self.v_num_grad_steps:
+            raise MemitError(
+                f"hparams: v_max_grad_steps must be at least v_num_grad_steps, "
+                f"{self.v_num_grad_steps}, got {self.v_max_grad_steps!r}"
+            )
         if self.bare_share is not None and self.bare_share >= 1:
             raise MemitError(f"hparams: bare_share must be below 1, got {self.bare_share!r}")
+
+    @property
+    def most_grad_steps(self) -> int:
+        """Passes that any subject may take."""
+        return self.v_max_grad_steps or self.v_num_grad_steps
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back. What is None is left out."""

@@ -55,6 +55,27 @@ def test_a_fact_alone_and_among_63_others_has_one_z(editor: Editor) -> None:
             assert alone.loss == pytest.approx(many.loss, rel=1e-3)
 
 
+def test_only_groups_whose_loss_is_high_take_more_steps(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They end lower, alone as among others; what the others get stays as it is."""
+    some = MANY[::8]
+    few = replace(HPARAMS, v_num_grad_steps=4, v_lr=2.0, kl_factor=0.0)
+    before = optimise(editor.loaded, some, few)
+    border = sorted(target.loss for target in before)[5]
+    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", border)
+    after = optimise(editor.loaded, some, replace(few, v_max_grad_steps=12))
+    hard = [i for i, target in enumerate(before) if target.loss > border]
+    assert len(hard) == 2
+    for i, (short, long) in enumerate(zip(before, after, strict=True)):
+        if i in hard:
+            assert long.loss < short.loss
+            (alone,) = optimise(editor.loaded, [some[i]], replace(few, v_max_grad_steps=12))
+            assert (alone.z - long.z).norm() < ALONE * alone.z.norm()
+        else:
+            assert (long.z - short.z).norm() < 1e-5 * short.z.norm()
+
+
 def test_in_bfloat16_a_fact_among_others_is_learned_as_well_as_alone() -> None:
     """z itself differs by some per cent: rounding to 3 digits, and Adam's steps by sign. What it
     does does not: the mean log-probability of the target moves by less than the rounding of the
@@ -202,12 +223,13 @@ def test_other_hyperparameters_of_z_are_other_entries_of_the_cache(any_editor: E
         replace(HPARAMS, clamp_norm_factor=0.1),
         replace(HPARAMS, kl_factor=1.0),
         replace(HPARAMS, v_stop_after_lead=1),
+        replace(HPARAMS, v_max_grad_steps=50),
         replace(HPARAMS, layers=(1, 3)),
         replace(HPARAMS, n_contexts=1),
         replace(HPARAMS, context_length=5),
     ]
     assert {editor_of(any_editor.loaded, hp).z_name(group) for hp in same} == {name}
-    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 10
+    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 11
 
 
 def test_another_lambda_is_another_solution_on_the_same_z(any_editor: Editor) -> None:
