@@ -127,7 +127,7 @@ def compute_z(
 def _report(
     progress: Progress, before: int, size: int, total: int, steps: int
 ) -> Callable[[int, float], None]:
-    """Progress in steps of a fact, so that a single one moves too; the few that go on don't count."""
+    """Progress in steps of a fact, so that a single one moves too; going on is not counted."""
 
     def tell(step: int, loss: float) -> None:
         progress("z", before * steps + min(step, steps) * size, total * steps, loss=loss)
