@@ -44,7 +44,9 @@ class Settings(BaseSettings):
         description="precision in which z is optimised; auto is bfloat16 where that is faster",
     )
     hparams: Path | None = Field(
-        default=None, description="JSON file of hyperparameters; by default the model's preset"
+        default=None,
+        description="JSON file of hyperparameters; by default those that the registry was begun "
+        "with, or the model's preset",
     )
     corpus: str | None = Field(
         default=None,

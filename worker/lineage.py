@@ -10,6 +10,7 @@ from contracts.transport import TOKENIZER_ARTEFACT
 from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
+from memit_core.hparams import HParams, from_dict
 from registry.commit import ACTIVE
 from registry.registry import Registry
 from worker.make_version import software
@@ -17,6 +18,24 @@ from worker.make_version import software
 
 class OtherLineage(MemitError):
     """The registry was begun with another base model or other hyperparameters."""
+
+
+def begun_with(registry: Registry, base: str) -> HParams | None:
+    """The hyperparameters that a registry was begun with; None if it is empty or another base's.
+
+    They hold where the user names none, so that a release with a better preset opens old registries
+    as they are.
+
+    Args:
+        base: digest of the base model.
+
+    Raises:
+        MemitError: an older or newer release has begun it with names that are unknown here.
+    """
+    if registry.versions.tip() < 0:
+        return None
+    first = registry.versions.get(registry.versions.resolve("v0"))
+    return from_dict(first.hparams) if first.base == base else None
 
 
 def begin_lineage(registry: Registry, editor: Editor) -> str:
@@ -64,12 +83,12 @@ def _check(first: VersionManifest, editor: Editor) -> None:
             f"{first.base[:12]}), not to {editor.loaded.name} ({editor.loaded.dtype_name}, weights "
             f"{editor.loaded.digest[:12]}): start with that model, or with another --home"
         )
-    ours = editor.hparams.as_dict()
-    differing = sorted(k for k in {*ours, *first.hparams} if ours.get(k) != first.hparams.get(k))
+    ours, theirs = editor.hparams.as_dict(), from_dict(first.hparams).as_dict()
+    differing = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
     if differing:
         name = differing[0]
         raise OtherLineage(
-            f"this registry was begun with {name} = {first.hparams.get(name)}, not "
-            f"{ours.get(name)}: a lineage has one set of hyperparameters (an edit may give its own "
-            "mom2_update_weight); start with the old set, or with another --home"
+            f"this registry was begun with {name} = {theirs.get(name)}, not {ours.get(name)}: "
+            "a lineage has one set of hyperparameters (an edit may give its own "
+            "mom2_update_weight); start without --hparams to keep them, or with another --home"
         )

@@ -32,7 +32,7 @@ from registry.registry import Registry
 from worker.edit_run import EditRunner
 from worker.engine.thread import EngineThread
 from worker.full_report import FullReporter
-from worker.lineage import begin_lineage
+from worker.lineage import begin_lineage, begun_with
 from worker.make_version import VersionMaker
 from worker.openmp import release_threads
 from worker.progress import Interrupted
@@ -64,7 +64,7 @@ class WorkerProcess:
         self._registry = Registry(settings.registry_path)
         self._editor = Editor(
             loaded,
-            _hparams(settings),
+            _hparams(settings, self._registry, loaded),
             corpus=None if settings.corpus is None else read_corpus(settings.corpus),
             cache=self._registry.artefacts(loaded.digest),
             max_tokens=settings.max_fact_tokens,
@@ -191,8 +191,10 @@ class LoggedProgress:
             log.info("%s: %d of %d", stage, done, total)
 
 
-def _hparams(settings: Settings) -> HParams | None:
-    return None if settings.hparams is None else from_file(settings.hparams)
+def _hparams(settings: Settings, registry: Registry, loaded: LoadedModel) -> HParams | None:
+    if settings.hparams is not None:
+        return from_file(settings.hparams)
+    return begun_with(registry, loaded.digest)
 
 
 def _give_up(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,24 @@ def test_a_worker_refuses_another_lineage(make_stack: Callable[..., Stack]) -> N
     assert stack.worker is not None
     assert stack.worker.wait(60) == 2
     assert "v_lr = 0.1, not 0.2" in stack.logs()
+
+
+def test_a_worker_that_is_given_no_hyperparameters_keeps_the_registrys(
+    make_stack: Callable[..., Stack], tiny_folder: Path
+) -> None:
+    """As after an upgrade to a release with another preset: the same set, the same solution."""
+    first = make_stack()
+    before = first.run_edit({"facts": [fact("Anna Keller", "Lisbon")], "activate": False})
+    first.stop()
+    again = Stack(first.home, tiny_folder, corpus=first.home.parent / "corpus.txt")
+    try:
+        again.start()
+        after = again.run_edit(
+            {"facts": [fact("Anna Keller", "Lisbon")], "base": "v0", "activate": False}
+        )
+        versions = [again.registry.versions.get(edit["version"]) for edit in (before, after)]
+        assert versions[0].hparams == versions[1].hparams
+        assert versions[1].hparams["v_lr"] == 0.1
+        assert versions[0].weights == versions[1].weights
+    finally:
+        again.stop()
