@@ -42,7 +42,7 @@ class PlainMemit:
         batch = collate(rows, self.pad, self.editor.loaded.device)
         every = torch.arange(len(rows))
         delta = torch.zeros(self.editor.structure.hidden, requires_grad=True)
-        optimizer = torch.optim.Adam([delta], lr=hp.v_lr)
+        optimizer = torch.optim.Adam([delta], lr=hp.v_lr, betas=(hp.v_beta1, hp.v_beta2))
         h0 = torch.zeros(0)
         base_log_p = torch.zeros(0)
 

@@ -25,6 +25,7 @@ from memit_core.eval.records import without_conflicts
 
 WAIT_SECONDS = 30
 """How long the service is asked to hold its answer; asking all the time would slow the edit."""
+POLL_SECONDS = 0.1
 POLL_SHARE = 0.02
 """Of what it took so far, between two polls of what takes longer."""
 STAGES = ("prepare", "covariance", "z", "insert", "evaluate")
@@ -43,7 +44,7 @@ def post(client: httpx.Client, facts: list[dict[str, Any]]) -> dict[str, Any]:
     answer.raise_for_status()
     edit = answer.json()
     while edit["state"] in ("queued", "running"):
-        time.sleep(POLL_SHARE * (time.perf_counter() - start))
+        time.sleep(max(POLL_SECONDS, POLL_SHARE * (time.perf_counter() - start)))
         edit = client.get(f"/edits/{edit['id']}").json()
     seconds = time.perf_counter() - start
     if edit["state"] != "committed":

@@ -21,7 +21,8 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     hparams: Annotated[
-        Path | None, typer.Option(help="JSON file of hyperparameters, instead of the preset.")
+        Path | None,
+        typer.Option(help="JSON file of hyperparameters; else the registry's, or the preset."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address the API listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port the API listens on; 0 takes any.")] = None,

@@ -127,10 +127,12 @@ def compute_z(
 def _report(
     progress: Progress, before: int, size: int, total: int, steps: int
 ) -> Callable[[int, float], None]:
-    """Progress in steps of a fact, so that a single one moves too; going on is not counted."""
+    """Progress in steps of a fact, so that a single one moves too; one short of the end while some
+    groups take more steps than the others."""
 
     def tell(step: int, loss: float) -> None:
-        progress("z", before * steps + min(step, steps) * size, total * steps, loss=loss)
+        done = step * size if step <= steps else steps * size - 1
+        progress("z", before * steps + done, total * steps, loss=loss)
 
     return tell
 
@@ -278,7 +280,7 @@ class _Optimisation:
         """Adam on δ with clamp and stopping by group; returns z = h₀ + δ."""
         hp = self.hparams
         delta = torch.zeros_like(self.h0, requires_grad=True)
-        optimizer = torch.optim.Adam([delta], lr=hp.v_lr)
+        optimizer = torch.optim.Adam([delta], lr=hp.v_lr, betas=(hp.v_beta1, hp.v_beta2))
         final = torch.full((self.size,), torch.nan, device=delta.device)
         open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
         more = torch.full((self.size,), hp.most_grad_steps, device=delta.device)

@@ -16,9 +16,9 @@ from memit_core.tokens import collate, pad_id
 from memit_core.trace import run_until
 
 TEXT_TOKENS = 8_192
-HEAD_TOKENS = 64
-"""Positions whose logits exist at a time: of a wide vocabulary they are the largest thing by far,
-and what the allocator can use again costs no page faults."""
+HEAD_BYTES = 12 * 2**20
+"""Of logits at a time: a wide vocabulary makes them the largest thing by far, and malloc keeps
+blocks below 32 MiB, so that they cost no page faults again."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,17 @@ class HeldOutText:
         self._rows = corpus_rows(tokenizer, text, n_tokens)
         self._logits = Decoder(base, structure).logits  # an edit leaves the head as it is
         self._base_hidden = self._hidden(base)
+        with torch.no_grad():
+            self._vocabulary = self._logits(self._base_hidden[:1]).shape[-1]
 
     def score(self, view: Any) -> TextScore:
         """Perplexity of `view` on the text, and its distance from the base."""
         hidden = self._hidden(view)
         targets = torch.tensor([t for row in self._rows for t in row.ids[1:]], device=hidden.device)
         nll = kl = 0.0
-        for start in range(0, len(targets), HEAD_TOKENS):
-            part = slice(start, start + HEAD_TOKENS)
+        step = max(1, HEAD_BYTES // (4 * self._vocabulary))
+        for start in range(0, len(targets), step):
+            part = slice(start, start + step)
             with torch.no_grad():
                 ours = functional.log_softmax(self._logits(hidden[part]).float(), -1)
                 base = functional.log_softmax(self._logits(self._base_hidden[part]).float(), -1)

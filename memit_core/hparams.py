@@ -20,6 +20,8 @@ _TINY = 1e-12
 _RANGES: dict[str, tuple[type, float]] = {
     "v_num_grad_steps": (int, 1),
     "v_lr": (float, _TINY),
+    "v_beta1": (float, 0),
+    "v_beta2": (float, 0),
     "v_weight_decay": (float, 0),
     "clamp_norm_factor": (float, _TINY),
     "kl_factor": (float, 0),
@@ -48,6 +50,10 @@ class HParams:
     v_num_grad_steps: int = 25
     """Forward passes of the z optimisation; the last is not followed by an update."""
     v_lr: float = 0.5
+    v_beta1: float = 0.9
+    """Adam's decay of the mean gradient, below 1."""
+    v_beta2: float = 0.999
+    """Adam's decay of the mean squared gradient, below 1."""
     v_weight_decay: float = 0.5
     clamp_norm_factor: float = 0.75
     kl_factor: float = 0.0625
@@ -97,8 +103,9 @@ class HParams:
                 f"hparams: v_max_grad_steps must be at least v_num_grad_steps, "
                 f"{self.v_num_grad_steps}, got {self.v_max_grad_steps!r}"
             )
-        if self.bare_share is not None and self.bare_share >= 1:
-            raise MemitError(f"hparams: bare_share must be below 1, got {self.bare_share!r}")
+        for name in ("bare_share", "v_beta1", "v_beta2"):
+            if (value := getattr(self, name)) is not None and value >= 1:
+                raise MemitError(f"hparams: {name} must be below 1, got {value!r}")
 
     @property
     def most_grad_steps(self) -> int:

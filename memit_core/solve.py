@@ -41,7 +41,7 @@ class Solver:
         Raises:
             MemitError: C is not positive definite.
         """
-        return _cholesky(self._with_ridge())
+        return _cholesky(self._with_ridge(), "the covariance")
 
     def _with_ridge(self) -> torch.Tensor:
         """C with its ridge, [m, m]."""
@@ -54,7 +54,7 @@ class Solver:
 
         Raises:
             NonFinite: K holds NaN or infinity.
-            MemitError: λC + K Kᵀ is not positive definite.
+            MemitError: C or λC + K Kᵀ is not positive definite.
         """
         if not keys.isfinite().all():
             raise NonFinite("a key")
@@ -62,24 +62,24 @@ class Solver:
         m, n = k.shape
         if n > WOODBURY_SHARE * m:
             a = mom2_update_weight * self._with_ridge() + k @ k.T
-            whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(a))
+            whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(a, "λC + K Kᵀ"))
             return whole.cpu()
         # (λLLᵀ + KKᵀ)⁻¹ K = L⁻ᵀ Y (1 + YᵀY)⁻¹ / √λ with Y = L⁻¹ K / √λ.
         root = math.sqrt(mom2_update_weight)
         y = torch.linalg.solve_triangular(self.factor, k, upper=False) / root
         small = y.T @ y
         small.diagonal().add_(1)
-        inner = torch.cholesky_solve(y.T, _cholesky(small)).T
+        inner = torch.cholesky_solve(y.T, _cholesky(small, "1 + YᵀY")).T
         x: torch.Tensor = torch.linalg.solve_triangular(self.factor.T, inner, upper=True)
         return (x / root).cpu()
 
 
-def _cholesky(a: torch.Tensor) -> torch.Tensor:
+def _cholesky(a: torch.Tensor, name: str) -> torch.Tensor:
     factor: torch.Tensor
     factor, info = torch.linalg.cholesky_ex(a)
     if int(info):
         raise MemitError(
-            "λC + K Kᵀ is not positive definite: the covariance has too few tokens for this model; "
+            f"{name} is not positive definite: the covariance has too few tokens for this model; "
             "raise mom2_n_tokens or give a longer corpus"
         )
     return factor

@@ -79,6 +79,7 @@ class Settings:
     layers: tuple[int, ...]
     steps: int = 25
     lr: float = 0.5
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.5
     clamp: float = 0.75
     kl_factor: float = 0.0625
@@ -232,7 +233,7 @@ class Reference:
         layer = settings.layers[-1]
         h0 = self.bare_state(layer, group)
         delta = torch.zeros_like(h0, requires_grad=True)
-        optimizer = torch.optim.Adam([delta], lr=settings.lr)
+        optimizer = torch.optim.Adam([delta], lr=settings.lr, betas=settings.betas)
         losses: list[float] = []
         log_p0 = self.subject_log_p(layer, group[0].subject, delta).detach()
         for step in range(settings.steps):

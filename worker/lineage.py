@@ -30,12 +30,22 @@ def begun_with(registry: Registry, base: str) -> HParams | None:
         base: digest of the base model.
 
     Raises:
-        MemitError: an older or newer release has begun it with names that are unknown here.
+        OtherLineage: another release has begun it, with names or values that this one lacks.
     """
     if registry.versions.tip() < 0:
         return None
     first = registry.versions.get(registry.versions.resolve("v0"))
-    return from_dict(first.hparams) if first.base == base else None
+    return _hparams_of(first) if first.base == base else None
+
+
+def _hparams_of(first: VersionManifest) -> HParams:
+    try:
+        return from_dict(first.hparams)
+    except MemitError as error:
+        raise OtherLineage(
+            f"another release has begun this registry ({error}): start that one, or with another "
+            "--home"
+        ) from error
 
 
 def begin_lineage(registry: Registry, editor: Editor) -> str:
@@ -83,7 +93,7 @@ def _check(first: VersionManifest, editor: Editor) -> None:
             f"{first.base[:12]}), not to {editor.loaded.name} ({editor.loaded.dtype_name}, weights "
             f"{editor.loaded.digest[:12]}): start with that model, or with another --home"
         )
-    ours, theirs = editor.hparams.as_dict(), from_dict(first.hparams).as_dict()
+    ours, theirs = editor.hparams.as_dict(), _hparams_of(first).as_dict()
     differing = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
     if differing:
         name = differing[0]

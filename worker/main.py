@@ -134,7 +134,7 @@ class WorkerProcess:
         self.stopping.set()
 
     def _prepare(self) -> None:
-        """Context templates and covariance, before the first edit asks for them."""
+        """What every edit needs, before the first one asks for it."""
 
         def check() -> None:
             if self.stopping.is_set():
@@ -194,7 +194,10 @@ class LoggedProgress:
 def _hparams(settings: Settings, registry: Registry, loaded: LoadedModel) -> HParams | None:
     if settings.hparams is not None:
         return from_file(settings.hparams)
-    return begun_with(registry, loaded.digest)
+    kept = begun_with(registry, loaded.digest)
+    if kept is not None:
+        log.info("hyperparameters: those that the registry was begun with")
+    return kept
 
 
 def _give_up(error: BaseException) -> None:

@@ -86,6 +86,7 @@ def settings_of(hparams: HParams) -> Settings:
         layers=hparams.layers,
         steps=hparams.v_num_grad_steps,
         lr=hparams.v_lr,
+        betas=(hparams.v_beta1, hparams.v_beta2),
         weight_decay=hparams.v_weight_decay,
         clamp=hparams.clamp_norm_factor,
         kl_factor=hparams.kl_factor,

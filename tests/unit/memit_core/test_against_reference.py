@@ -110,6 +110,16 @@ def test_a_group_stops_as_soon_as_its_own_loss_is_low(name: str, target: str) ->
         assert error(ours.z, theirs.z, scale=theirs.z - theirs.h0) < Z
 
 
+def test_adams_decays_are_those_that_are_given(editor: Editor) -> None:
+    hparams = replace(HPARAMS, v_beta1=0.5, v_beta2=0.9)
+    (group,) = groups = group_facts(FACTS[:1])
+    expected = reference_of(editor.loaded).compute_z(group.facts, settings_of(hparams))
+    usual = reference_of(editor.loaded).compute_z(group.facts, settings_of(HPARAMS))
+    (ours,) = optimise(editor.loaded, groups, hparams)
+    assert error(ours.z, expected.z, scale=expected.z - expected.h0) < Z
+    assert error(usual.z, expected.z, scale=expected.z - expected.h0) > 10 * Z
+
+
 def test_keys_and_states_are_the_papers(loaded: LoadedModel, editor: Editor) -> None:
     groups = group_facts(FACTS)
     reference = reference_of(loaded)

@@ -76,6 +76,18 @@ def test_only_groups_whose_loss_is_high_take_more_steps(
             assert (long.z - short.z).norm() < 1e-5 * short.z.norm()
 
 
+def test_the_extra_steps_do_not_show_as_the_end(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", 0.0)
+    told: list[tuple[int, int]] = []
+    hparams = replace(HPARAMS, v_num_grad_steps=2, v_max_grad_steps=5)
+    editor_of(editor.loaded, hparams).targets(
+        MANY[:1], lambda _, done, total, **__: told.append((done, total))
+    )
+    assert told == [(0, 2), (1, 2), (2, 2), (1, 2), (1, 2), (1, 2)]
+
+
 def test_in_bfloat16_a_fact_among_others_is_learned_as_well_as_alone() -> None:
     """z itself differs by some per cent: rounding to 3 digits, and Adam's steps by sign. What it
     does does not: the mean log-probability of the target moves by less than the rounding of the
@@ -224,12 +236,14 @@ def test_other_hyperparameters_of_z_are_other_entries_of_the_cache(any_editor: E
         replace(HPARAMS, kl_factor=1.0),
         replace(HPARAMS, v_stop_after_lead=1),
         replace(HPARAMS, v_max_grad_steps=50),
+        replace(HPARAMS, v_beta1=0.5),
+        replace(HPARAMS, v_beta2=0.9),
         replace(HPARAMS, layers=(1, 3)),
         replace(HPARAMS, n_contexts=1),
         replace(HPARAMS, context_length=5),
     ]
     assert {editor_of(any_editor.loaded, hp).z_name(group) for hp in same} == {name}
-    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 11
+    assert len({name} | {editor_of(any_editor.loaded, hp).z_name(group) for hp in other}) == 13
 
 
 def test_another_lambda_is_another_solution_on_the_same_z(any_editor: Editor) -> None:

@@ -197,6 +197,8 @@ def test_an_unknown_model_gets_layers_of_its_own_depth_and_a_warning(
         ({"layers": [1], "mom2_update_weight": 0}, "mom2_update_weight"),
         ({"layers": [1], "v_num_grad_steps": 0}, "v_num_grad_steps"),
         ({"layers": [1], "v_max_grad_steps": 24}, "at least v_num_grad_steps, 25"),
+        ({"layers": [1], "v_beta1": 1}, "v_beta1 must be below 1"),
+        ({"layers": [1], "v_beta2": -0.1}, "v_beta2"),
         ({"layers": [1], "v_weight_decay": -1}, "v_weight_decay"),
         ({"layers": [1], "kl_factor": -1}, "kl_factor"),
         ({"layers": [1], "n_contexts": -1}, "n_contexts"),

@@ -1,0 +1,62 @@
+"""Which hyperparameters a registry has: those that it was begun with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memit_core.edit import Editor
+from memit_core.hparams import HParams
+from registry.registry import Registry
+from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
+from worker import lineage
+from worker.lineage import OtherLineage, begin_lineage, begun_with
+
+
+def begun(registry: Registry, **changed: Any) -> Editor:
+    """An editor, and a registry whose v0 holds its hyperparameters, changed so; None: left out."""
+    editor = editor_of(loaded_tiny("llama"), HPARAMS)
+    first = lineage._first(registry, editor)
+    hparams = {k: v for k, v in {**first.hparams, **changed}.items() if v is not None}
+    registry.versions.commit(first.model_copy(update={"hparams": hparams}))
+    return editor
+
+
+def known(registry: Registry, editor: Editor) -> HParams | None:
+    return begun_with(registry, editor.loaded.digest)
+
+
+def test_an_empty_registry_and_that_of_another_base_have_none(registry_path: Path) -> None:
+    registry = Registry(registry_path)
+    assert begun_with(registry, "0" * 64) is None
+    editor = begun(registry)
+    assert begun_with(registry, "0" * 64) is None
+    assert known(registry, editor) == HPARAMS
+
+
+def test_a_name_that_came_with_a_later_release_has_its_default(registry_path: Path) -> None:
+    """So what it does stays off in a registry that was begun before."""
+    registry = Registry(registry_path)
+    editor = begun(registry, reweight_factor=None)
+    first = begin_lineage(registry, editor)
+    assert "reweight_factor" not in registry.versions.get(first).hparams
+    assert known(registry, editor) == HPARAMS
+
+
+def test_a_name_that_this_release_does_not_know_is_named(registry_path: Path) -> None:
+    registry = Registry(registry_path)
+    editor = begun(registry, v_from_the_future=3)
+    for ask in (known, begin_lineage):
+        with pytest.raises(OtherLineage, match=r"another release .*v_from_the_future"):
+            ask(registry, editor)
+
+
+def test_other_values_are_refused_by_name(registry_path: Path) -> None:
+    registry = Registry(registry_path)
+    begun(registry)
+    other = editor_of(loaded_tiny("llama"), replace(HPARAMS, v_lr=0.3))
+    with pytest.raises(OtherLineage, match=r"v_lr = .*, not 0\.3"):
+        begin_lineage(registry, other)
