@@ -122,16 +122,18 @@ def compute_z(
             continue
         yield from zip(batch, targets, strict=True)
         waiting = waiting[len(batch) :]
+        steps = hparams.v_num_grad_steps
+        progress("z", (len(groups) - len(waiting)) * steps, len(groups) * steps)
 
 
 def _report(
     progress: Progress, before: int, size: int, total: int, steps: int
 ) -> Callable[[int, float], None]:
-    """Progress in steps of a fact, so that a single one moves too; one short of the end while some
-    groups take more steps than the others."""
+    """Progress in steps of a fact, so that a single one moves too; one short of a batch's end until
+    it is reached, since some groups take more steps than the others."""
 
     def tell(step: int, loss: float) -> None:
-        done = step * size if step <= steps else steps * size - 1
+        done = min(step * size, steps * size - 1)
         progress("z", before * steps + done, total * steps, loss=loss)
 
     return tell
