@@ -13,7 +13,6 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from memit_core.context_scatter import context_scatter, scatter_rows
 from memit_core.errors import MemitError, NonFinite
 from memit_core.hparams import HParams
 from memit_core.progress import Progress
@@ -70,25 +69,21 @@ def compute_covariance(
     progress: Progress,
     partial: Path | None = None,
 ) -> dict[int, torch.Tensor]:
-    """C by layer: [m, m] float64 on the CPU, m the projection's input width; with its share of the
-    scatter over contexts, where `mom2_context_weight` asks for it.
+    """C by layer: [m, m] float64 on the CPU, m the projection's input width.
 
     Args:
         partial: file of the sums so far, from which an interrupted run goes on.
 
     Raises:
-        MemitError: the corpus is empty, or too short for the scatter.
+        MemitError: the corpus is empty.
         NonFinite: a covariance holds NaN or infinity.
     """
     rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
-    context_weight = hparams.mom2_context_weight
-    of_names = [] if context_weight is None else scatter_rows(tokenizer, corpus)
     device = next(view.parameters()).device
     # Sums of 2,048 products are exact enough in float32; between batches they add up in float64.
     running = RunningSums(hparams.layers, structure.intermediate, partial)
     last = structure.projections[hparams.layers[-1]]
-    tokens = sum(len(row.ids) for row in rows)
-    total = tokens + sum(len(row.ids) for of_name in of_names for row in of_name)
+    total = sum(len(row.ids) for row in rows)
     for start in range(running.done * BATCH_ROWS, len(rows), BATCH_ROWS):
         progress("covariance", sum(len(row.ids) for row in rows[:start]), total)
         chunk = rows[start : start + BATCH_ROWS]
@@ -105,22 +100,11 @@ def compute_covariance(
         seen = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
         run_until(view, last, batch, seen)
         running.batch_done()
-    covariance = {layer: c / tokens for layer, c in running.sums.items()}
-    if context_weight is not None:
-        scatter = context_scatter(
-            view,
-            structure,
-            hparams.layers,
-            tokenizer,
-            of_names,
-            lambda done: progress("covariance", tokens + done, total),
-        )
-        covariance = {layer: c + context_weight * scatter[layer] for layer, c in covariance.items()}
     progress("covariance", total, total)
     running.finish()
-    if not all(c.isfinite().all() for c in covariance.values()):
+    if not all(c.isfinite().all() for c in running.sums.values()):
         raise NonFinite("the covariance")
-    return covariance
+    return {layer: c / total for layer, c in running.sums.items()}
 
 
 def encode_covariance(covariance: dict[int, torch.Tensor]) -> bytes:

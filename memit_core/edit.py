@@ -111,7 +111,6 @@ class Editor:
             hashlib.sha256(self.corpus.encode()).hexdigest(),
             hp.mom2_n_tokens,
             list(hp.layers),
-            *([] if hp.mom2_context_weight is None else [hp.mom2_context_weight]),
         ]
         return hashlib.sha256(json.dumps(source).encode()).hexdigest()
 

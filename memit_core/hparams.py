@@ -29,7 +29,6 @@ _RANGES: dict[str, tuple[type, float]] = {
     "mom2_weight_per_subject": (float, 0),
     "mom2_update_weight_max": (float, _TINY),
     "mom2_n_tokens": (int, 2),
-    "mom2_context_weight": (float, _TINY),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
     "v_stop_after_lead": (int, 0),
@@ -39,13 +38,7 @@ _RANGES: dict[str, tuple[type, float]] = {
     "reweight_factor": (float, 1),
 }
 """What each number must be, and the least it may be."""
-_OPTIONAL = {
-    "v_stop_after_lead",
-    "v_max_grad_steps",
-    "bare_share",
-    "mom2_update_weight_max",
-    "mom2_context_weight",
-}
+_OPTIONAL = {"v_stop_after_lead", "v_max_grad_steps", "bare_share", "mom2_update_weight_max"}
 
 
 @dataclass(frozen=True)
@@ -78,11 +71,6 @@ class HParams:
     """λ grows no further than this; None: without end."""
     mom2_n_tokens: int = 40_000
     """Tokens that the covariance is taken from."""
-    mom2_context_weight: float | None = None
-    """How much of the scatter of a name's keys over the texts before it is added to C
-    (`memit_core.context_scatter`). None: nothing, as in the paper."""
-    mom2_layer_weights: tuple[float, ...] | None = None
-    """By edited layer, what λ is multiplied with. None: one λ for all, as in the paper."""
     n_contexts: int = 5
     """Context templates sampled from the model, besides the bare prompt."""
     context_length: int = 10
@@ -104,18 +92,12 @@ class HParams:
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if not _fits(value, kind, least):
+            allowed = int if kind is int else (int, float)
+            fits = isinstance(value, allowed) and not isinstance(value, bool)
+            if not fits or not math.isfinite(value) or value < least:
                 raise MemitError(
                     f"hparams: {name} must be {kind.__name__} ≥ {least}, got {value!r}"
                 )
-        of_layers = self.mom2_layer_weights
-        if of_layers is not None and not (
-            len(of_layers) == len(layers) and all(_fits(w, float, _TINY) for w in of_layers)
-        ):
-            raise MemitError(
-                f"hparams: mom2_layer_weights must be a number > 0 for each of the {len(layers)} "
-                f"layers, got {list(of_layers)!r}"
-            )
         if self.most_grad_steps < self.v_num_grad_steps:
             raise MemitError(
                 f"hparams: v_max_grad_steps must be at least v_num_grad_steps, "
@@ -133,13 +115,7 @@ class HParams:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back. What is None is left out."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
-
-    def layer_weight(self, layer: int) -> float:
-        """What λ is multiplied with at an edited layer."""
-        if self.mom2_layer_weights is None:
-            return 1.0
-        return self.mom2_layer_weights[self.layers.index(layer)]
+        return {**given, "layers": list(self.layers)}
 
     def update_weight(self, subjects: int) -> float:
         """λ of a version that holds so many subjects."""
@@ -159,12 +135,6 @@ class HParams:
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def _fits(value: Any, kind: type, least: float) -> bool:
-    allowed = int if kind is int else (int, float)
-    number = isinstance(value, allowed) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= least
-
-
 def from_dict(values: dict[str, Any]) -> HParams:
     """Hyperparameters from JSON.
 
@@ -177,11 +147,10 @@ def from_dict(values: dict[str, Any]) -> HParams:
         raise MemitError(f"hparams: unknown {unknown[0]!r}; known are {', '.join(sorted(known))}")
     if "layers" not in values:
         raise MemitError("hparams: layers is missing")
-    lists = {n: values[n] for n in ("layers", "mom2_layer_weights") if values.get(n) is not None}
-    for name, value in lists.items():
-        if not isinstance(value, (list, tuple)):
-            raise MemitError(f"hparams: {name} must be a list of numbers, got {value!r}")
-    return HParams(**{**values, **{name: tuple(value) for name, value in lists.items()}})
+    layers = values["layers"]
+    if not isinstance(layers, (list, tuple)):
+        raise MemitError(f"hparams: layers must be a list of block numbers, got {layers!r}")
+    return HParams(**{**values, "layers": tuple(layers)})
 
 
 def from_file(path: Path) -> HParams:

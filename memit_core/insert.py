@@ -103,25 +103,24 @@ class Insertion:
             if hp.reweight_rounds:
                 self._seen[layer] = seen
             residual = (self._z - now.states) / (len(hp.layers) - i)
-            right = self._solved_keys(layer, seen, weights)
+            right = self._solved_keys(self._solver(layer), seen, weights)
             solved[layer] = encode(smallest(residual, right))
             _change(view, self._loaded.model, self._structure, layer, solved[layer])
         return solved
 
-    def _solved_keys(self, layer: int, seen: Seen, weights: torch.Tensor) -> torch.Tensor:
+    def _solved_keys(self, solver: Solver, seen: Seen, weights: torch.Tensor) -> torch.Tensor:
         """X [m, groups] float64 of the weighted least squares, so that ΔW = R Xᵀ for residuals R.
 
         A group's two columns have one residual, so that their solved keys add up.
         """
-        hp, share = self._hparams, self._hparams.bare_share
-        old_weight = hp.mom2_update_weight * hp.layer_weight(layer)
+        share, old_weight = self._hparams.bare_share, self._hparams.mom2_update_weight
         if share is None:
             columns = [((seen.bare + seen.sampled) / 2, weights)]
         else:
             columns = [(seen.bare, weights * share), (seen.sampled, weights * (1 - share))]
         roots = [weight.sqrt() for _, weight in columns]
         keys = torch.cat([key * root for (key, _), root in zip(columns, roots, strict=True)], dim=1)
-        parts = torch.split(self._solver(layer).solve(keys, old_weight), len(weights), dim=1)
+        parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
     def _missed(self, solved: Mapping[int, bytes], progress: Progress) -> torch.Tensor:
