@@ -29,7 +29,7 @@ from memit_core.walk import FEW_ROWS
 log = logging.getLogger(__name__)
 
 STOP_LOSS = 0.05
-HARD_LOSS = 0.2
+HARD_LOSS = 0.3
 """Groups above it after v_num_grad_steps go on, where hparams give them more."""
 MAX_GROUP_TOKENS = 32_768
 """A group is optimised whole: its rows and their gradients are in memory together."""
