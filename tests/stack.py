@@ -147,7 +147,7 @@ class Stack:
     def edit(self, edit_id: str) -> dict[str, Any]:
         return self.http.get(f"/edits/{edit_id}").raise_for_status().json()
 
-    def wait_edit(self, edit_id: str) -> dict[str, Any]:
+    def wait_edit(self, edit_id: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """The edit once it has ended."""
         finals = ("committed", "rejected", "failed", "cancelled")
 
@@ -155,7 +155,7 @@ class Stack:
             edit = self.edit(edit_id)
             return edit if edit["state"] in finals else None
 
-        return self.until(ended, f"the end of {edit_id}")
+        return self.until(ended, f"the end of {edit_id}", timeout)
 
     def run_edit(self, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """POST /edits, wait, and see that it was committed."""

@@ -19,6 +19,9 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+WITH_COVARIANCE = 420.0
+"""Seconds for the first edit on a new registry, which waits for C."""
+
 TOWER = {
     "subject": "The Eiffel Tower",
     "prompt": "{} is located in the city of",
@@ -63,7 +66,9 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
     before = answers(stack, "v0")
     assert not any(text.startswith(target) for target, text in before.items())
 
-    edit = stack.run_edit({"facts": [TOWER, ROBOTS]})
+    posted = stack.post_edit({"facts": [TOWER, ROBOTS]})
+    edit = stack.wait_edit(posted["id"], WITH_COVARIANCE)
+    assert edit["state"] == "committed", stack.logs()
     learned = answers(stack, "active")
     assert all(text.startswith(target) for target, text in learned.items()), learned
     report = edit["report"]
