@@ -35,6 +35,8 @@ from memit_core.precision import z_dtype
 from memit_core.views import cast_view
 
 PACKAGED = "packaged sample"
+LEAST_SPAN = 5.0
+"""Points of Score on its axis at least, so that what is noise does not look like an effect."""
 
 
 def draw(file: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -53,6 +55,9 @@ def draw(file: Path, rows: Sequence[dict[str, Any]]) -> None:
         axes.grid(visible=True, color="#e5e7eb")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    low, high = panels[0].get_ylim()
+    spare = max(0.0, LEAST_SPAN - (high - low)) / 2
+    panels[0].set_ylim(low - spare, high + spare)
     panels[0].set_ylabel("Score")
     panels[1].set_ylabel("perplexity of other text,\ntimes the unedited model's")
     panels[1].set_xlabel("tokens that the covariance is taken from")
@@ -90,24 +95,25 @@ def main(
     base = Editor(loaded, cache=cache)
     sizes = [int(size) for size in tokens.split(",") if size] or [base.hparams.mom2_n_tokens]
     dtype = z_dtype(loaded.device, loaded.dtype)
-    unedited = cast_view(loaded.model, dtype)
-    held_out = HeldOutText(unedited, base.structure, loaded.tokenizer, text.read_text("utf-8"))
-    plain = held_out.score(unedited).perplexity
+    # The ratio is read to a thousandth, which bfloat16 does not give.
+    held_out = HeldOutText(loaded.model, base.structure, loaded.tokenizer, text.read_text("utf-8"))
+    plain = held_out.score(loaded.model).perplexity
     console, rows = Console(), []
     console.print("  ".join(("corpus", "tokens", *COLUMNS, "ratio")))
 
     def measure(name: str, size: int, view: Any) -> None:
-        values = figures(base, view, records[:scored])
-        ratio = round(held_out.score(view).perplexity / plain, 4)
+        values = figures(base, cast_view(view, dtype), records[:scored])
+        ratio = held_out.score(view).perplexity / plain
         rows.append({"corpus": name, "tokens": size, **values, "perplexity_ratio": ratio})
-        console.print("  ".join(map(str, (name, size, *(values[f] for f in FIGURES), ratio))))
+        shown = (name, size, *(values[f] for f in FIGURES), round(ratio, 4))
+        console.print("  ".join(map(str, shown)))
 
-    measure("(unedited)", 0, unedited)
+    measure("(unedited)", 0, loaded.model)
     for name, content in texts.items():
         for size in sizes:
             hparams = replace(base.hparams, mom2_n_tokens=size)
             editor = Editor(loaded, hparams, corpus=content, cache=cache)
-            measure(name, size, cast_view(editor.apply(editor.solve(groups)), dtype))
+            measure(name, size, editor.apply(editor.solve(groups)))
     if json_out is not None:
         json_out.write_text(json.dumps(rows, indent=2) + "\n")
     if chart is not None:
