@@ -82,7 +82,7 @@ def test_two_registries_agree_within_a_tolerance(
     1e-7 in a small component can grow by some powers of ten; 1e-2 of ΔW's norm is far below what
     any fact's effect rests on.
     """
-    first, second = make_stack("first"), make_stack("second")
+    first, second = (make_stack(name, z_dtype="float32") for name in ("first", "second"))
     alone = one_by_one(first, FACTS)
     together = second.run_edit({"facts": FACTS})["version"]
     for a, b in zip(
