@@ -286,6 +286,7 @@ class _Optimisation:
         final = torch.full((self.size,), torch.nan, device=delta.device)
         open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
         more = torch.full((self.size,), hp.most_grad_steps, device=delta.device)
+        usual, usual_loss = delta.detach().clone(), torch.full_like(final, torch.inf)
         for step in range(hp.most_grad_steps):
             optimizer.zero_grad()
             loss, leads = self.losses(delta)
@@ -296,6 +297,7 @@ class _Optimisation:
             open_ = open_ & final.isfinite() & (final >= STOP_LOSS) & (more >= 0)
             if step == hp.v_num_grad_steps - 1:
                 open_ = open_ & (final > HARD_LOSS)
+                usual, usual_loss = delta.detach().clone(), final
             on_step(step + 1, float(final.nanmean()))
             if not open_.any() or step == hp.most_grad_steps - 1:
                 break
@@ -304,7 +306,10 @@ class _Optimisation:
             with torch.no_grad():
                 delta.copy_(self._project(torch.where(open_[:, None], delta, before)))
             self._leave(open_)
-        z = (self.h0 + delta.detach()).cpu()
+        # What the extra steps made worse, or not finite, is taken back.
+        worse = ~(final <= usual_loss)
+        final = torch.where(worse, usual_loss, final)
+        z = (self.h0 + torch.where(worse[:, None], usual, delta.detach())).cpu()
         return [Target(z[g], float(final[g])) for g in range(self.size)]
 
     def _leave(self, open_: torch.Tensor) -> None:

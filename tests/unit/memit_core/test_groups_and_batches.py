@@ -76,6 +76,26 @@ def test_only_groups_whose_loss_is_high_take_more_steps(
             assert (long.z - short.z).norm() < 1e-5 * short.z.norm()
 
 
+def test_extra_steps_that_make_it_worse_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With steps so long it is chance whether one more makes it better."""
+    loaded = loaded_tiny("gptj")
+    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", 0.0)
+    some = MANY[::4]
+    wild = replace(
+        HPARAMS, v_num_grad_steps=3, v_lr=50.0, v_beta1=0.0, clamp_norm_factor=3.0, kl_factor=0.0
+    )
+    short, long = (
+        optimise(loaded, some, replace(wild, v_num_grad_steps=steps)) for steps in (3, 4)
+    )
+    worse = [s.loss < n.loss for s, n in zip(short, long, strict=True)]
+    assert 0 < sum(worse) < len(some)
+    both = optimise(loaded, some, replace(wild, v_max_grad_steps=4))
+    for taken_back, s, n, b in zip(worse, short, long, both, strict=True):
+        expected = s if taken_back else n
+        assert b.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert (b.z - expected.z).norm() < 1e-4 * expected.z.norm()
+
+
 def test_the_extra_steps_do_not_show_as_the_end(
     editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
