@@ -209,14 +209,20 @@ def ask(engine: Engine, prompt: str, version: str, **options: Any) -> Listener:
     return listener
 
 
-def run_until(engine: Engine, happened: Callable[[], bool], *, seconds: float = 20) -> None:
-    """Step until something happened; loads go on in other threads meanwhile."""
+def run_until(
+    engine: Engine, happened: Callable[[], bool], *, seconds: float = 20, pause: float = 0.0
+) -> None:
+    """Step until something happened; loads go on in other threads meanwhile.
+
+    Args:
+        pause: seconds between steps, for loads that shall be done before the answers are.
+    """
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen"
         engine.step()
-        if not engine.running:
-            time.sleep(0.001)
+        if pause or not engine.running:
+            time.sleep(pause or 0.001)
 
 
 def wait_for(happened: Callable[[], bool], *, seconds: float = 20) -> None:
