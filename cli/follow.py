@@ -28,10 +28,10 @@ STAGES = {
     "prepare": "plan the facts",
     "templates": "sample contexts",
     "covariance": "measure the old memory",
+    "factors": "factorise the old memory",
     "z": "optimise z",
     "insert": "insert into the layers",
     "evaluate": "evaluate",
-    "commit": "commit",
 }
 
 

@@ -178,7 +178,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     stage: str = Field(
-        description="prepare, covariance, z, insert, evaluate or commit", examples=["z"]
+        description="prepare, templates, covariance, factors, z, insert or evaluate", examples=["z"]
     )
     done: int = Field(examples=[4])
     total: int = Field(examples=[10])

@@ -149,10 +149,15 @@ class Editor:
         self.covariance(progress)
         _ = self._decoders
 
-    def factorise(self) -> None:
+    def factorise(self, progress: Progress = silent) -> None:
         """Make the factor of each layer's C, which the first edit of few facts would make."""
-        for layer in self.hparams.layers:
+        layers = self.hparams.layers
+        if all("factor" in self._solver(layer).__dict__ for layer in layers):
+            return
+        for i, layer in enumerate(layers):
+            progress("factors", i, len(layers))
             _ = self._solver(layer).factor
+        progress("factors", len(layers), len(layers))
 
     # z
 

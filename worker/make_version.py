@@ -61,7 +61,7 @@ class VersionMaker:
             MemitError: the covariance cannot be factorised.
         """
         self._editor.prepare(progress)
-        self._editor.factorise()
+        self._editor.factorise(progress)
         _ = self._quality
 
     @cached_property

@@ -19,7 +19,7 @@ from memit_core.views import view_of
 from tests.tiny_models import TEXT
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
 
-STAGES = ("templates", "covariance", "z", "insert")
+STAGES = ("templates", "covariance", "factors", "z", "insert")
 
 
 def stopping(stage: str, at: int, error: BaseException) -> Callable[..., None]:
@@ -37,6 +37,7 @@ def stopping(stage: str, at: int, error: BaseException) -> Callable[..., None]:
 
 def run(editor: Editor, progress: Callable[..., None]) -> dict[int, bytes]:
     editor.prepare(progress)
+    editor.factorise(progress)
     return editor.solve(group_facts(FACTS), progress)
 
 
