@@ -71,6 +71,7 @@ class Decoder:
     """
 
     def __init__(self, view: Any, structure: Structure) -> None:
+        self.view = view
         self.blocks = [view.get_submodule(path) for path in structure.blocks]
         self.depth = len(self.blocks)
         first = next(self.blocks[-1].parameters())

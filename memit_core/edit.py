@@ -251,7 +251,7 @@ class Editor:
             self.hparams_of(groups, mom2_update_weight),
             self.contexts,
             self._solver,
-            self._z_dtype,
+            self._decoders[1],
             groups,
             z,
         )

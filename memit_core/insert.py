@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from memit_core.compute_ks import KeyWalk, Seen
+from memit_core.decoder import Decoder
 from memit_core.facts import Group
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
@@ -36,7 +37,8 @@ class Insertion:
         hparams: with the λ that these groups are written with.
         contexts: prefixes, the empty one first.
         solver: the solver of a layer's C.
-        dtype: precision in which the edited model is asked what it says.
+        fast: the base, its upper blocks in the precision in which the edited model is asked what
+            it says.
         groups: in the canonical order of `group_facts`.
         z: [d, groups] float64.
     """
@@ -48,12 +50,12 @@ class Insertion:
         hparams: HParams,
         contexts: Sequence[str],
         solver: Callable[[int], Solver],
-        dtype: torch.dtype,
+        fast: Decoder,
         groups: Sequence[Group],
         z: torch.Tensor,
     ) -> None:
         self._loaded, self._structure, self._hparams = loaded, structure, hparams
-        self._contexts, self._solver, self._dtype = contexts, solver, dtype
+        self._contexts, self._solver, self._fast = contexts, solver, fast
         self._groups, self._z = groups, z
         self._seen: dict[int, Seen] = {}
 
@@ -125,7 +127,8 @@ class Insertion:
 
     def _missed(self, solved: Mapping[int, bytes], progress: Progress) -> torch.Tensor:
         """Which groups have a fact that a greedy answer does not begin with, [groups] bool."""
-        view = cast_view(edited(self._loaded.model, self._structure, solved), self._dtype)
+        view = edited(self._loaded.model, self._structure, solved)
+        view = cast_view(view, self._fast.dtype, cast=self._fast.view)
         tokenizer = self._loaded.tokenizer
         facts = [(g, fact) for g, group in enumerate(self._groups) for fact in group.facts]
         pairs = [

@@ -20,16 +20,25 @@ def view_of(model: Any) -> Any:
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
 
 
-def cast_view(model: Any, dtype: torch.dtype, *, except_for: Sequence[str] = ()) -> Any:
+def cast_view(
+    model: Any, dtype: torch.dtype, *, except_for: Sequence[str] = (), cast: Any = None
+) -> Any:
     """A view whose parameters are copies in `dtype`; those of the modules named stay shared.
 
     Buffers stay as they are: rotary frequencies need their precision.
+
+    Args:
+        cast: another such view, of a model that differs from this one at most in weights that the
+            view holds in another dtype; those that it holds in `dtype` are taken instead of copied.
     """
     shared = {id(t) for path in except_for for t in model.get_submodule(path).parameters()}
+    known = {} if cast is None else dict(cast.named_parameters())
     memo: dict[int, torch.Tensor] = {id(buffer): buffer for buffer in model.buffers()}
-    for tensor in model.parameters():
+    for name, tensor in model.named_parameters():
         if id(tensor) in shared or tensor.dtype == dtype:
             memo[id(tensor)] = tensor
+        elif name in known and known[name].dtype == dtype:
+            memo[id(tensor)] = known[name]
         else:
             memo[id(tensor)] = nn.Parameter(tensor.detach().to(dtype), requires_grad=False)
     return copy.deepcopy(model, memo=memo)

@@ -11,7 +11,7 @@ from memit_core.discover import discover
 from memit_core.loading import LoadedModel
 from memit_core.tokens import Row, collate
 from memit_core.trace import hooked, run_until
-from memit_core.views import set_weight, view_of
+from memit_core.views import cast_view, set_weight, view_of
 
 IDS = torch.tensor([[5, 80, 200, 7, 301]])
 
@@ -68,6 +68,22 @@ def test_a_view_generates_as_its_source(loaded: LoadedModel) -> None:
     options = {"attention_mask": torch.ones_like(IDS), "max_new_tokens": 8, "do_sample": False}
     expected = loaded.model.generate(IDS, **options)
     assert torch.equal(view_of(loaded.model).generate(IDS, **options), expected)
+
+
+def test_a_cast_view_takes_what_another_has_cast_and_copies_the_rest(loaded: LoadedModel) -> None:
+    """The edited weight, above all: the other view holds the base's."""
+    structure = discover(loaded.model)
+    upper = cast_view(loaded.model, torch.bfloat16, except_for=structure.blocks[:2])
+    path = structure.projections[1]
+    edited = view_of(loaded.model)
+    set_weight(edited, path, edited.get_submodule(path).weight * 2)
+    cast = cast_view(edited, torch.bfloat16, cast=upper)
+    alone = cast_view(edited, torch.bfloat16)
+    taken = {id(tensor) for tensor in upper.parameters() if tensor.dtype is torch.bfloat16}
+    for name, tensor in cast.named_parameters():
+        lower = any(name.startswith(f"{block}.") for block in structure.blocks[:2])
+        assert (id(tensor) in taken) is not lower, name
+        assert torch.equal(tensor, alone.get_parameter(name)), name
 
 
 def test_hooks_of_a_view_do_not_fire_elsewhere(loaded: LoadedModel) -> None:
