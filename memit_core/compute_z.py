@@ -286,6 +286,7 @@ class _Optimisation:
         final = torch.full((self.size,), torch.nan, device=delta.device)
         open_ = torch.ones(self.size, dtype=torch.bool, device=delta.device)
         more = torch.full((self.size,), hp.most_grad_steps, device=delta.device)
+        # Until the usual steps are over there is nothing to go back to: then NaN becomes infinity.
         usual, usual_loss = delta.detach().clone(), torch.full_like(final, torch.inf)
         for step in range(hp.most_grad_steps):
             optimizer.zero_grad()

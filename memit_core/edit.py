@@ -151,13 +151,12 @@ class Editor:
 
     def factorise(self, progress: Progress = silent) -> None:
         """Make the factor of each layer's C, which the first edit of few facts would make."""
-        layers = self.hparams.layers
-        if all("factor" in self._solver(layer).__dict__ for layer in layers):
-            return
-        for i, layer in enumerate(layers):
-            progress("factors", i, len(layers))
-            _ = self._solver(layer).factor
-        progress("factors", len(layers), len(layers))
+        solvers = [self._solver(layer) for layer in self.hparams.layers]
+        missing = [solver for solver in solvers if not solver.factored]
+        for i, solver in enumerate(missing):
+            progress("factors", i, len(missing))
+            _ = solver.factor
+            progress("factors", i + 1, len(missing))
 
     # z
 

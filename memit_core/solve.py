@@ -34,6 +34,11 @@ class Solver:
         self._device = solve_device(covariance.device)
         self._covariance = covariance
 
+    @property
+    def factored(self) -> bool:
+        """Whether the factor has been made."""
+        return "factor" in self.__dict__
+
     @cached_property
     def factor(self) -> torch.Tensor:
         """The Cholesky factor of C, [m, m] float64, lower; kept, as it serves every λ.
