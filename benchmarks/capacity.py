@@ -85,7 +85,7 @@ class Measure:
             "asked": len(asked),
             **figures(self._editor, cast, asked),
             "neighborhood_before": before["neighborhood"],
-            "perplexity_ratio": round(ratio, 4),
+            "perplexity_ratio": round(ratio, 8),
         }
 
 

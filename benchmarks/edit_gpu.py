@@ -1,4 +1,4 @@
-"""Seconds a fact at GPT-J-6B's shape, random weights, bfloat16, on one GPU.
+"""Seconds a fact at GPT-J-6B's shape, random weights, in bfloat16 on one GPU.
 
     python -m benchmarks.edit_gpu [--facts 1000] [--json OUT.json]
 
@@ -31,6 +31,8 @@ SHAPES = {
 }
 COUNT_FACTS = 8
 GOAL_FACTS = 10_000
+DTYPE = {"cpu": torch.float32}
+"""By device, else bfloat16: many processors need a hundred times as long in that."""
 RATE_SIZE = {"cuda": 8_192}
 PLACES = ("north", "south", "east", "west", "upper", "lower", "old", "new", "inner", "outer")
 KINDS = ("harbour", "river", "bridge", "tower", "college", "orchard", "station", "museum")
@@ -39,9 +41,9 @@ PROMPTS = ("{} is located in the city of", "The visitors of {} arrive in", "{} b
 
 
 def random_model(shape: str, device: torch.device) -> LoadedModel:
-    """A GPT-J of random weights in bfloat16 on `device`."""
+    """A GPT-J of random weights on `device`."""
     previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(DTYPE.get(device.type, torch.bfloat16))
     try:
         with torch.device(device):
             model = GPTJForCausalLM(SHAPES[shape])
@@ -79,7 +81,7 @@ def main(
     loaded = random_model(shape, place)
     bench = Bench(loaded)
     editor = bench.editor(hparams(shape, covariance_tokens))
-    rate = matmul_rate(place, torch.bfloat16, RATE_SIZE.get(place.type, 1_024), 1.0)
+    rate = matmul_rate(place, loaded.dtype, RATE_SIZE.get(place.type, 1_024), 1.0)
     stages = {name: Cost() for name in ("covariance", "z", "insertion")}
     with timed(stages["covariance"], 1, place):
         editor.prepare()

@@ -69,7 +69,7 @@ def main(
         ratio = held_out.score(view).perplexity / plain
         ratio_own = own.score(view).perplexity / plain_own
         row = {"variant": name, "facts": count, "lambda": weight, **values}
-        row |= {"perplexity_ratio": round(ratio, 4), "perplexity_ratio_own": round(ratio_own, 4)}
+        row |= {"perplexity_ratio": round(ratio, 8), "perplexity_ratio_own": round(ratio_own, 8)}
         row |= {"seconds_per_fact": round(seconds, 3)}
         console.print("  ".join(str(value) for value in row.values()))
         if json_out is not None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from memit_core.past import Past
 from memit_core.structure import Structure, first_tensor
+from memit_core.transformers_internals import cache_argument
 from memit_core.views import view_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -82,6 +83,7 @@ class Decoder:
         self._shell.set_submodule(path, nn.ModuleList(ports))
         known = inspect.signature(self._shell.base_model.forward).parameters
         self._takes_positions = "position_ids" in known  # ALiBi models count by the mask
+        self._cache_argument = cache_argument(self._shell.base_model)
         self._calls: list[Call] = []
         self._final: torch.Tensor | None = None
 
@@ -103,8 +105,8 @@ class Decoder:
         self._shell.base_model(
             input_ids=tokens.ids,
             attention_mask=tokens.mask,
-            past_key_values=tokens.past,
             use_cache=True,
+            **{self._cache_argument: tokens.past},
             **self._positions(tokens.positions),
         )
         calls, self._calls = self._calls, []

@@ -7,7 +7,6 @@ parts, and comparing with its own logits.
 
 from __future__ import annotations
 
-import inspect
 from math import isfinite
 from statistics import median
 from typing import Any
@@ -21,6 +20,7 @@ from memit_core.errors import UnsupportedModel
 from memit_core.live import live_rows
 from memit_core.structure import Structure, first_tensor
 from memit_core.tokens import Row
+from memit_core.transformers_internals import cache_argument
 from memit_core.views import view_of
 
 PROBE_TOKENS = 6
@@ -42,8 +42,7 @@ def discover(model: Any) -> Structure:
     blocks = _find_blocks(model, name)
     if model.get_output_embeddings() is None:
         raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
-    if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
-        raise UnsupportedModel(f"{name}: it has no attention over keys and values (recurrent?)")
+    cache_argument(model.base_model)
     calls, returns_tuple = _probe(model, blocks)
     projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
     modules = [model.get_submodule(p) for p in projections]

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from memit_core.errors import UnsupportedModel
+from memit_core.transformers_internals import cache_argument
 from memit_core.views import set_weight, view_of
 
 
@@ -76,11 +75,11 @@ class ServingView:
         Raises:
             UnsupportedModel: the model keeps a state that is no plain list of keys and values.
         """
-        _check_cache(model)
         self.model = view_of(model)
         self.device: torch.device = next(model.parameters()).device
         self._versions = {base_version}
         self._projections: dict[str, VersionedProjection] = {}
+        self._cache_argument = cache_argument(self.model)
         accepted = inspect.signature(self.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -121,21 +120,9 @@ class ServingView:
             raise KeyError(f"version {version} is not resident")
         for projection in self._projections.values():
             projection.route(rows)
-        extra: dict[str, Any] = dict(self._last_only)
+        extra: dict[str, Any] = {self._cache_argument: cache, **self._last_only}
         if self._takes_positions:
             extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        out = self.model(
-            input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra
-        )
+        out = self.model(input_ids=tokens, attention_mask=mask, use_cache=True, **extra)
         last: torch.Tensor = out.logits[:, -1].float()
         return last
-
-
-def _check_cache(model: Any) -> None:
-    """Refuse models whose past is more than keys and values (recurrent or compressed states)."""
-    for layer in DynamicCache(config=model.config).layers:
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise UnsupportedModel(
-                f"{type(model).__name__}: its cache needs a {type(layer).__name__}; "
-                "the engine serves models whose past is keys and values only"
-            )
