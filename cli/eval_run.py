@@ -132,13 +132,12 @@ def _need_for_generations(generations: int, records: list[Record]) -> None:
 
 
 def _editor(request: EvalRequest, clock: Stopwatch, progress: Progress) -> Editor:
-    from transformers.utils.logging import disable_progress_bar
-
     from memit_core.corpus import read_corpus
     from memit_core.default_model import DEFAULT_MODEL
     from memit_core.edit import Editor
     from memit_core.hparams import from_file
     from memit_core.loading import load_model
+    from memit_core.transformers_internals import disable_progress_bar
 
     hparams = None if request.hparams is None else from_file(request.hparams)
     corpus = None if request.corpus is None else read_corpus(request.corpus)

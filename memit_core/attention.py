@@ -9,14 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
 
 from memit_core.errors import UnsupportedModel
+from memit_core.transformers_internals import ANSWERED_BY_MASK
 
 NAME = "memit_grouped"
-HANDLED = {"is_causal", "position_ids", "use_cache", "cache_position", "sliding_window"}
-"""Arguments that the mask already answers."""
 
 
 def grouped_attention(
@@ -44,7 +41,7 @@ def grouped_attention(
         UnsupportedModel: the model's attention asks for more than this.
     """
     unknown = sorted(name for name, given in rest.items() if given is not None)
-    unknown = [name for name in unknown if name not in HANDLED]
+    unknown = [name for name in unknown if name not in ANSWERED_BY_MASK]
     if unknown or dropout:
         raise UnsupportedModel(f"{type(module).__name__}: attention with {', '.join(unknown)}")
     rows, heads, width, size = query.shape
@@ -59,9 +56,3 @@ def grouped_attention(
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
     out = weights.view(rows, shared, -1, key.shape[2]) @ value
     return out.view(rows, heads, width, size).transpose(1, 2).contiguous(), None
-
-
-def register() -> None:
-    """Make it known to transformers under `NAME`; may be called again."""
-    AttentionInterface.register(NAME, grouped_attention)
-    AttentionMaskInterface.register(NAME, eager_mask)

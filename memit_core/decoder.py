@@ -8,7 +8,6 @@ hidden state straight to the head.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,13 @@ from torch import nn
 
 from memit_core.past import Past
 from memit_core.structure import Structure, first_tensor
-from memit_core.transformers_internals import cache_argument
+from memit_core.transformers_internals import (
+    POSITIONS,
+    block_input,
+    cache_argument,
+    call_block,
+    forward_arguments,
+)
 from memit_core.views import view_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -81,8 +86,8 @@ class Decoder:
         ports = [_Port(block, self, structure.returns_tuple) for block in self.blocks]
         path = structure.blocks[0].rpartition(".")[0]
         self._shell.set_submodule(path, nn.ModuleList(ports))
-        known = inspect.signature(self._shell.base_model.forward).parameters
-        self._takes_positions = "position_ids" in known  # ALiBi models count by the mask
+        # ALiBi models count by the mask.
+        self._takes_positions = POSITIONS in forward_arguments(self._shell.base_model)
         self._cache_argument = cache_argument(self._shell.base_model)
         self._calls: list[Call] = []
         self._final: torch.Tensor | None = None
@@ -92,11 +97,10 @@ class Decoder:
         if self._final is not None:
             return self._final
         self._calls.append((args, kwargs))
-        hidden: torch.Tensor = args[0] if args else kwargs["hidden_states"]
-        return hidden
+        return block_input(args, kwargs)
 
     def _positions(self, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"position_ids": positions} if self._takes_positions else {}
+        return {POSITIONS: positions} if self._takes_positions else {}
 
     @torch.no_grad()
     def open(self, tokens: Tokens) -> tuple[torch.Tensor, Sequence[Call]]:
@@ -110,8 +114,7 @@ class Decoder:
             **self._positions(tokens.positions),
         )
         calls, self._calls = self._calls, []
-        args, kwargs = calls[0]
-        return (args[0] if args else kwargs["hidden_states"]), calls
+        return block_input(*calls[0]), calls
 
     def run(
         self, hidden: torch.Tensor, calls: Sequence[Call], first: int, last: int
@@ -120,10 +123,7 @@ class Decoder:
         for block, (args, kwargs) in zip(
             self.blocks[first : last + 1], calls[first : last + 1], strict=True
         ):
-            if args:
-                hidden = first_tensor(block(hidden, *args[1:], **kwargs))
-            else:
-                hidden = first_tensor(block(**{**kwargs, "hidden_states": hidden}))
+            hidden = first_tensor(call_block(block, hidden, args, kwargs))
         return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

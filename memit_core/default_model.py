@@ -111,18 +111,9 @@ def _download_gguf(work: Path) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF to float32 and save it as a plain safetensors model folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from memit_core.transformers_internals import read_gguf  # torch, which few callers need
 
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
-    )
-    # Loading dequantised it; what is left of the quantiser would only forbid saving.
-    for owner in (model, model.config):
-        for name in ("hf_quantizer", "quantization_config", "is_quantized"):
-            if hasattr(owner, name):
-                delattr(owner, name)
+    model, tokenizer = read_gguf(gguf)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

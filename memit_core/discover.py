@@ -7,20 +7,21 @@ parts, and comparing with its own logits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isfinite
 from statistics import median
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from memit_core.decoder import Decoder
 from memit_core.errors import UnsupportedModel
 from memit_core.live import live_rows
 from memit_core.structure import Structure, first_tensor
 from memit_core.tokens import Row
-from memit_core.transformers_internals import cache_argument
+from memit_core.transformers_internals import Conv1D, cache_argument
 from memit_core.views import view_of
 
 PROBE_TOKENS = 6
@@ -42,8 +43,9 @@ def discover(model: Any) -> Structure:
     blocks = _find_blocks(model, name)
     if model.get_output_embeddings() is None:
         raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
-    cache_argument(model.base_model)
-    calls, returns_tuple = _probe(model, blocks)
+    argument = cache_argument(model.base_model)
+    with _refusing(name, f"one forward over {PROBE_TOKENS} tokens"):
+        calls, returns_tuple = _probe(model, blocks)
     projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
     modules = [model.get_submodule(p) for p in projections]
     transposed = {isinstance(m, Conv1D) for m in modules}
@@ -61,8 +63,30 @@ def discover(model: Any) -> Structure:
         hidden=hidden,
         intermediate=intermediate,
     )
-    verify(model, structure, Decoder(view_of(model), structure), len(blocks) // 2 - 1, name)
+    with _refusing(name, f"a run block by block, with the tokens before given as {argument!r}"):
+        verify(model, structure, Decoder(view_of(model), structure), len(blocks) // 2 - 1, name)
     return structure
+
+
+@contextmanager
+def _refusing(name: str, tried: str) -> Iterator[None]:
+    """Whatever a model's own code raises while it is tried is a reason to refuse the model."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UnsupportedModel(
+            f"{name}: {tried}, failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _find_blocks(model: Any, name: str) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from memit_core.decoder import Call, Decoder, Tokens
-from memit_core.past import KeysValues, Past
+from memit_core.past import Past
 from memit_core.tokens import Row
+from memit_core.transformers_internals import KeysValues
 from memit_core.walk import Walk
 
 

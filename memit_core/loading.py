@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from memit_core.default_model import DEFAULT_MODEL, default_model_path
 from memit_core.errors import UnsupportedModel
 from memit_core.progress import Progress, silent
+from memit_core.transformers_internals import is_quantised, warn_if_untested
 
 QUANTISED = "quantised weights cannot be edited; load the plain model"
 NO_CODE = {"trust_remote_code": False}
@@ -79,10 +80,8 @@ def load_model(
     config = AutoConfig.from_pretrained(found, **NO_CODE)
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{source}: an encoder-decoder model; MEMIT edits decoders only")
-    if getattr(config, "quantization_config", None) is not None:
-        raise UnsupportedModel(
-            f"{source}: quantised weights cannot be edited; load the plain model"
-        )
+    if is_quantised(config):
+        raise UnsupportedModel(f"{source}: {QUANTISED}")
     wanted: torch.dtype | str = DTYPES.get(dtype, "auto")
     if dtype == "auto" and place.type == "cpu":
         wanted = torch.float32
@@ -103,6 +102,7 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
     Raises:
         UnsupportedModel: see `check_editable`; or the tokenizer gives no character offsets.
     """
+    warn_if_untested()
     check_editable(model, name)
     if not getattr(tokenizer, "is_fast", False):
         raise UnsupportedModel(
@@ -130,7 +130,7 @@ def check_editable(model: Any, name: str) -> None:
     """
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{name}: an encoder-decoder model; MEMIT edits decoders only")
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
+    if is_quantised(model):
         raise UnsupportedModel(f"{name}: {QUANTISED}")
     tensors = [*model.named_parameters(), *model.named_buffers()]
     strange = [n for n, p in model.named_parameters() if not p.is_floating_point()]

@@ -1,4 +1,7 @@
-"""Keys and values of the tokens before those that run: constants, read and never appended to."""
+"""Keys and values of the tokens before those that run: constants, read and never appended to.
+
+One row stands for any number of equal ones.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
-KeysValues = tuple[torch.Tensor, torch.Tensor]
-"""[rows, heads, width, head_dim] each; one row stands for any number of equal ones."""
+from memit_core.transformers_internals import Cache, DynamicLayer, KeysValues
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from memit_core.discover import verify
 from memit_core.errors import UnsupportedModel
 from memit_core.loading import DTYPES
 from memit_core.structure import Structure
+from memit_core.transformers_internals import set_attention
 from memit_core.views import cast_view, view_of
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,7 @@ def fast_decoder(model: Any, structure: Structure, dtype: torch.dtype, layer: in
     """
     try:
         view = cast_view(model, dtype, except_for=structure.blocks[: layer + 1])
-        if view._can_set_attn_implementation():
-            attention.register()
-            view.set_attn_implementation(attention.NAME)
+        set_attention(view, attention.NAME, attention.grouped_attention)
         decoder = Decoder(view, structure)
         verify(model, structure, decoder, layer, type(model).__name__)
     except (UnsupportedModel, RuntimeError) as error:

@@ -1,20 +1,73 @@
-"""The one door to what transformers does not promise to keep: names and classes inside it.
+"""The one door to what transformers does not promise to keep: names, classes and habits inside it.
 
-No other module of ours names them, so that a rename in a new release is one line here.
+No other module of ours knows them, so that a rename in a new release is one line here. What
+transformers documents for everybody (the Auto classes, `generate`, the logits processors) is used
+where it is needed.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+import torch
+import transformers
+from packaging.version import Version
+from torch import nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+)
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.masking_utils import eager_mask
+from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
 
 from memit_core.errors import UnsupportedModel
 
+__all__ = ["Cache", "Conv1D", "DynamicCache", "DynamicLayer", "disable_progress_bar"]
+
+NEWEST_TESTED = "5.24.0"
+"""The newest release with which every test passed; the upper bound in pyproject.toml."""
+
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What a forward calls its keys and values: from release 5.24 on, and before."""
+POSITIONS = "position_ids"
+LAST_LOGITS = "logits_to_keep"
+HIDDEN_STATES = "hidden_states"
+"""What a block calls its input, where it is given by name."""
+ANSWERED_BY_MASK = {"is_causal", POSITIONS, "use_cache", "cache_position", "sliding_window"}
+"""Arguments of an attention function that need no look, since its mask says the same."""
+QUANTISER = ("hf_quantizer", "quantization_config", "is_quantized")
+
+log = logging.getLogger(__name__)
+
+
+def warn_if_untested() -> None:
+    """Log a warning where the installed release is newer than any that was tested."""
+    installed = transformers.__version__
+    if Version(installed) > Version(NEWEST_TESTED):
+        log.warning(
+            "transformers %s is newer than %s, the newest release tested; if something fails, "
+            "pip install transformers==%s",
+            installed,
+            NEWEST_TESTED,
+            NEWEST_TESTED,
+        )
+
+
+# How a forward and a block are called
+
+
+def forward_arguments(model: Any) -> frozenset[str]:
+    """Names that the model's forward takes."""
+    return frozenset(inspect.signature(model.forward).parameters)
 
 
 def cache_argument(model: Any) -> str:
@@ -24,8 +77,7 @@ def cache_argument(model: Any) -> str:
         UnsupportedModel: it takes none, or its past is more than that (recurrent or compressed
             states).
     """
-    name = type(model).__name__
-    accepted = inspect.signature(model.forward).parameters
+    name, accepted = type(model).__name__, forward_arguments(model)
     found = next((argument for argument in CACHE_ARGUMENTS if argument in accepted), None)
     if found is None:
         tried = " or ".join(CACHE_ARGUMENTS)
@@ -37,3 +89,97 @@ def cache_argument(model: Any) -> str:
                 "only models whose past is keys and values can be edited and served"
             )
     return found
+
+
+def block_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """The hidden states among a block's arguments, [rows, width, d]."""
+    hidden: torch.Tensor = args[0] if args else kwargs[HIDDEN_STATES]
+    return hidden
+
+
+def call_block(
+    block: nn.Module, hidden: torch.Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Call a block as it was called before, but with other hidden states."""
+    if args:
+        return block(hidden, *args[1:], **kwargs)
+    return block(**{**kwargs, HIDDEN_STATES: hidden})
+
+
+# Keys and values
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+"""Of one block: [rows, heads, width, head_dim] each."""
+
+
+def keys_and_values(cache: DynamicCache) -> Iterator[KeysValues]:
+    """Of every block of a cache that a forward has filled."""
+    # No list: whoever replaces them one by one must not hold all the old ones.
+    return ((layer.keys, layer.values) for layer in cache.layers)
+
+
+def replace_keys_and_values(cache: DynamicCache, by_block: Iterable[KeysValues]) -> None:
+    """Put other tensors into a cache that a forward has filled."""
+    for layer, (keys, values) in zip(cache.layers, by_block, strict=True):
+        layer.keys, layer.values = keys, values
+
+
+# Attention and positions
+
+
+def set_attention(view: Any, name: str, attention: Callable[..., Any]) -> None:
+    """Let a view attend by a function of ours, with additive masks, where it lets itself be told.
+
+    Args:
+        name: the function's own; setting it again under the same name changes nothing.
+    """
+    if not view._can_set_attn_implementation():
+        return
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, eager_mask)
+    view.set_attn_implementation(name)
+
+
+def longest_input(config: Any) -> int | None:
+    """Tokens that a model of this config can take; None if it has no limit of its own."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Beyond this length it computes every row of the batch differently.
+        original: int = rope["original_max_position_embeddings"]
+        return original
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    return limit
+
+
+# Weights and tokenizers
+
+
+def is_quantised(model_or_config: Any) -> bool:
+    """Whether a model, or one of this config, has weights that are no plain floats."""
+    return any(getattr(model_or_config, name, None) for name in QUANTISER)
+
+
+def read_gguf(file: Path) -> tuple[Any, Any]:
+    """Model and tokenizer of a GGUF file, its weights dequantised to float32.
+
+    Raises:
+        OSError, ValueError: transformers cannot read it.
+    """
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        **where, dtype=torch.float32, trust_remote_code=False
+    )
+    # Loading dequantised it; what is left of the quantiser would only forbid saving.
+    for owner in (model, model.config):
+        for name in QUANTISER:
+            if hasattr(owner, name):
+                delattr(owner, name)
+    return model, tokenizer
+
+
+def tokenizer_json(tokenizer: Any) -> str:
+    """A fast tokenizer as the text of its tokenizer.json."""
+    text: str = tokenizer.backend_tokenizer.to_str()
+    return text

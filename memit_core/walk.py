@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from memit_core.decoder import Decoder, Tokens
-from memit_core.past import KeysValues, Past
+from memit_core.past import Past
 from memit_core.trace import input_of
+from memit_core.transformers_internals import KeysValues
 
 FEW_ROWS = 24
 """Fewer rows than this run together: what sharing would save, the extra passes would cost."""

@@ -11,6 +11,7 @@ from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
+from memit_core.transformers_internals import tokenizer_json
 from registry.commit import ACTIVE
 from registry.registry import Registry
 from worker.make_version import software
@@ -66,7 +67,7 @@ def begin_lineage(registry: Registry, editor: Editor) -> str:
     if registry.aliases.get(ACTIVE) is None:
         with contextlib.suppress(PreconditionFailed):  # another worker was quicker
             registry.aliases.move(ACTIVE, first, 0)
-    tokenizer = editor.loaded.tokenizer.backend_tokenizer.to_str().encode()
+    tokenizer = tokenizer_json(editor.loaded.tokenizer).encode()
     registry.artefacts(editor.loaded.digest).put_once(TOKENIZER_ARTEFACT, tokenizer)
     return first
 

@@ -13,8 +13,12 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import pad
-from transformers import DynamicCache
 
+from memit_core.transformers_internals import (
+    DynamicCache,
+    keys_and_values,
+    replace_keys_and_values,
+)
 from worker.engine.versioned import ServingView
 
 
@@ -53,9 +57,12 @@ class Batch:
         mask = self.mask.index_select(0, chosen)
         start = int(mask.any(0).int().argmax())
         self.mask = mask[:, start:]
-        for layer in self.cache.layers:
-            layer.keys = layer.keys.index_select(0, chosen)[:, :, start:]
-            layer.values = layer.values.index_select(0, chosen)[:, :, start:]
+
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.index_select(0, chosen)[:, :, start:]
+
+        pairs = ((kept(keys), kept(values)) for keys, values in keys_and_values(self.cache))
+        replace_keys_and_values(self.cache, pairs)
 
     def join(self, other: Batch) -> None:
         """Append the rows of `other`, both padded on the left to the wider of the two."""
@@ -63,14 +70,15 @@ class Batch:
             self.cache, self.mask = other.cache, other.mask
             return
         width = max(self.width, other.width)
-        pairs = list(zip(self.cache.layers, other.cache.layers, strict=True))
+        pairs = zip(keys_and_values(self.cache), keys_and_values(other.cache), strict=True)
         # All new tensors first: if memory runs out, this batch is still whole.
-        keys = [_stack(layer.keys, new.keys, width) for layer, new in pairs]
-        values = [_stack(layer.values, new.values, width) for layer, new in pairs]
+        joined = [
+            (_stack(keys, new_keys, width), _stack(values, new_values, width))
+            for (keys, values), (new_keys, new_values) in pairs
+        ]
         masks = (pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask, other.mask))
         self.mask = torch.cat(list(masks))
-        for layer, k, v in zip(self.cache.layers, keys, values, strict=True):
-            layer.keys, layer.values = k, v
+        replace_keys_and_values(self.cache, joined)
 
 
 def _stack(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch
 from contracts.errors import ServiceError, Unavailable
 from contracts.generation import ErrorEvent, GenerateTask
 from memit_core.loading import LoadedModel
+from memit_core.transformers_internals import longest_input
 from worker.engine.batch import Batch, pad_left
 from worker.engine.requests import Request, Sink, tokenise
 from worker.engine.residents import Residents
@@ -68,7 +69,7 @@ class Engine:
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
         self._eos_ids = _eos_ids(loaded)
-        self._limit = min(max_context, _positions(loaded) or max_context)
+        self._limit = min(max_context, longest_input(loaded.model.config) or max_context)
         self._worker = worker
         self._max_batch = max_batch
         self._max_parked = max_parked
@@ -241,15 +242,3 @@ def _eos_ids(loaded: LoadedModel) -> frozenset[int]:
     configured: Any = loaded.model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in [*ids, loaded.tokenizer.eos_token_id] if i is not None)
-
-
-def _positions(loaded: LoadedModel) -> int | None:
-    """Tokens that the model can take; None if it has no limit of its own."""
-    config = loaded.model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        # Beyond this length it computes every row of the batch differently.
-        original: int = rope["original_max_position_embeddings"]
-        return original
-    limit: int | None = getattr(config, "max_position_embeddings", None)
-    return limit

@@ -5,15 +5,19 @@ Knows nothing of requests, files or threads; all calls come from the thread that
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
-from memit_core.transformers_internals import cache_argument
+from memit_core.transformers_internals import (
+    LAST_LOGITS,
+    POSITIONS,
+    DynamicCache,
+    cache_argument,
+    forward_arguments,
+)
 from memit_core.views import set_weight, view_of
 
 
@@ -80,9 +84,9 @@ class ServingView:
         self._versions = {base_version}
         self._projections: dict[str, VersionedProjection] = {}
         self._cache_argument = cache_argument(self.model)
-        accepted = inspect.signature(self.model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        accepted = forward_arguments(self.model)
+        self._takes_positions = POSITIONS in accepted
+        self._last_only = {LAST_LOGITS: 1} if LAST_LOGITS in accepted else {}
 
     def install(self, version: str, weights: Mapping[str, torch.Tensor]) -> None:
         """Make `version` usable: `weights` by module path; every other module is the base's."""
@@ -122,7 +126,7 @@ class ServingView:
             projection.route(rows)
         extra: dict[str, Any] = {self._cache_argument: cache, **self._last_only}
         if self._takes_positions:
-            extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+            extra[POSITIONS] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         out = self.model(input_ids=tokens, attention_mask=mask, use_cache=True, **extra)
         last: torch.Tensor = out.logits[:, -1].float()
         return last
