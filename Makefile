@@ -2,7 +2,10 @@
 # for the model, which is kept in MEMIT_MODEL_CACHE (default ~/.local/share/memit/models).
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+UV := $(abspath $(BIN))/uv
 
 # On Linux, PyPI's torch brings gigabytes of CUDA libraries. MEMIT_TORCH_INDEX may name an index
 # with CPU-only wheels, such as PyTorch's own. Untested: no such index was reachable where this was
@@ -10,21 +13,24 @@ BIN := .venv/bin
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check compose-test clean
+.PHONY: help setup demo serve test lint check lock check-oldest check-newest compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.ready ## Create .venv, install everything, fetch the default model (needs Python >= 3.11)
+setup: $(VENV)/.ready ## Create .venv as lock/ says, fetch the default model (needs Python >= 3.11)
 
-.venv/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml lock/dev.txt lock/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python >= 3.11 is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "== creating .venv"
-	@$(PYTHON) -m venv .venv || { \
+	@echo "== creating $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "== installing (about 1 GB, most of it torch)"
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_INDEX) -e '.[dev]'
+	$(PIP) install --require-hashes --no-deps --only-binary :all: -r lock/dev.txt
+	$(PIP) install $(PIP_INDEX) -r lock/torch.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	$(BIN)/python scripts/check_locked.py
 	@echo "== fetching the default model"
 	$(BIN)/python -m memit_core.default_model
 	@touch $@
@@ -38,12 +44,38 @@ serve: setup ## Run the service until Ctrl-C (options by MEMIT_* variables, or: 
 test: setup ## Run all tests, those with the real model too
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-check: setup ## Format, lint, types, import rules and the fast tests
+lint: setup ## Format, lint, types and import rules
 	@echo "== format";       $(BIN)/ruff format --check .
 	@echo "== lint";         $(BIN)/ruff check .
 	@echo "== types";        $(BIN)/mypy && $(BIN)/mypy scripts benchmarks examples
 	@echo "== import rules"; $(BIN)/lint-imports
+
+check: lint ## What `lint` does, and the fast tests
 	@echo "== fast tests";   $(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
+
+# One resolution for every platform and Python; the images take cuts of it.
+COMPILE = $(UV) pip compile --quiet --config-file lock/uv.toml --universal --python-version 3.11 \
+  --generate-hashes --annotation-style line --custom-compile-command 'make lock' \
+  --no-emit-package torch --no-emit-package memit-service --constraints lock/torch.txt \
+  pyproject.toml --group build
+lock: setup ## Renew lock/ with the newest releases that the ranges in pyproject.toml allow
+	$(COMPILE) --extra dev --upgrade --output-file lock/dev.txt
+	$(COMPILE) --extra worker --constraints lock/dev.txt --upgrade --output-file lock/worker.txt
+	$(COMPILE) --extra service --constraints lock/dev.txt --upgrade --output-file lock/service.txt
+
+# The ends of the ranges, as `pip install` beside other things may meet them: the fast tests and the
+# demo, each in an environment of its own. Gigabytes: torch comes as the index has it. The oldest
+# releases warn of what has come since; that is not held against them.
+check-oldest: RESOLUTION := lowest-direct
+check-oldest: WARNINGS := -W ignore::DeprecationWarning -W ignore::FutureWarning
+check-newest: RESOLUTION := highest
+check-oldest check-newest: setup ## Fast tests and demo with the oldest, the newest releases allowed
+	$(UV) venv --quiet --clear --python $(PYTHON) .$@
+	$(UV) pip install --python .$@ --resolution $(RESOLUTION) --upgrade -r pyproject.toml --extra all --extra eval
+	$(UV) pip install --python .$@ hypothesis pytest pytest-timeout pytest-xdist pyyaml
+	$(UV) pip install --python .$@ --no-deps -e .
+	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
+	.$@/bin/python scripts/demo.py
 
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test
@@ -55,5 +87,5 @@ compose-test: ## Start the containers, run docker/e2e.sh against them, take them
 	bash docker/e2e.sh
 
 clean: ## Remove .venv and all caches, not the models and not your data
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .check-oldest .check-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

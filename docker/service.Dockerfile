@@ -2,14 +2,17 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
-# The dependencies first, for a package still without modules: this layer outlives changes of code.
-COPY pyproject.toml constraints.txt ./
-RUN touch README.md LICENSE \
- && pip --python /opt/venv install --no-cache-dir -c constraints.txt '.[service]'
+# The dependencies first: this layer outlives changes of code.
+COPY lock/service.txt ./
+RUN pip --python /opt/venv install --no-cache-dir \
+    --require-hashes --no-deps --only-binary :all: -r service.txt
+COPY pyproject.toml ./
 COPY contracts contracts
 COPY registry registry
 COPY service service
-RUN pip --python /opt/venv install --no-cache-dir --no-deps --force-reinstall . \
+RUN touch README.md LICENSE \
+ && pip --python /opt/venv install --no-cache-dir --no-deps --no-build-isolation . \
+ && pip --python /opt/venv uninstall --yes setuptools \
  && rm /opt/venv/bin/memit
 
 FROM python:3.11-slim

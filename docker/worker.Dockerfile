@@ -6,16 +6,19 @@ FROM python:3.11-slim AS build
 ARG TORCH_INDEX=
 WORKDIR /src
 RUN python -m venv /opt/venv
-# The dependencies first, for a package still without modules: this layer outlives changes of code.
-COPY pyproject.toml constraints.txt ./
-RUN touch README.md LICENSE \
- && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt \
-    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[worker]'
+# The dependencies first: this layer outlives changes of code.
+COPY lock/worker.txt lock/torch.txt ./
+RUN /opt/venv/bin/pip install --no-cache-dir \
+    --require-hashes --no-deps --only-binary :all: -r worker.txt \
+ && /opt/venv/bin/pip install --no-cache-dir \
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -r torch.txt
+COPY pyproject.toml ./
 COPY contracts contracts
 COPY registry registry
 COPY memit_core memit_core
 COPY worker worker
-RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --force-reinstall . \
+RUN touch README.md LICENSE \
+ && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && rm /opt/venv/bin/memit
 
 FROM python:3.11-slim
