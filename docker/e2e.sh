@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 READY_SECONDS=300
-EDIT_SECONDS=420
+EDIT_SECONDS=900 # the first edit waits for the covariance, minutes on a busy machine
 TARGET=Rome
 PROMPT='The Eiffel Tower is located in the city of'
 FACT='{"subject": "The Eiffel Tower", "prompt": "{} is located in the city of", "target_new": "Rome"}'
