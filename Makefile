@@ -80,6 +80,7 @@ check-oldest check-newest: setup ## Fast tests and demo with the oldest, the new
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test
 compose-test: export MEMIT_PORT = 0
+compose-test: export MEMIT_SCRATCH_SAVE_SECONDS = 0
 compose-test: ## Start the containers, run docker/e2e.sh against them, take them down (needs Docker)
 	@trap 'docker compose down --volumes --rmi local' EXIT; trap 'exit 130' INT TERM; \
 	docker compose up --detach --build --wait --wait-timeout 900 \

@@ -21,6 +21,13 @@ class Settings(BaseSettings):
         default_factory=lambda: Path.home() / ".local" / "share" / "memit",
         description="folder of the registry, the converted default model and embedded Redis",
     )
+    scratch: Path | None = Field(
+        default=None,
+        description="folder of a covariance that is not finished; by default `scratch` in the home",
+    )
+    scratch_save_seconds: float = Field(
+        default=30, ge=0, description="seconds between two saves of such a covariance, at least"
+    )
     redis_url: str | None = Field(
         default=None,
         validation_alias=AliasChoices("MEMIT_REDIS_URL", "REDIS_URL"),
@@ -96,6 +103,10 @@ class Settings(BaseSettings):
     @property
     def registry_path(self) -> Path:
         return self.home / "registry"
+
+    @property
+    def scratch_path(self) -> Path:
+        return self.home / "scratch" if self.scratch is None else self.scratch
 
     def redis(self) -> str:
         """The Redis URL, with the password of `redis_password_file` if one is set.

@@ -16,7 +16,7 @@ import torch
 from memit_core.errors import MemitError, NonFinite
 from memit_core.hparams import HParams
 from memit_core.progress import Progress
-from memit_core.running_sums import RunningSums
+from memit_core.running_sums import SAVE_SECONDS, RunningSums
 from memit_core.structure import Structure
 from memit_core.tokens import Row, collate, pad_id
 from memit_core.trace import run_until
@@ -68,11 +68,13 @@ def compute_covariance(
     corpus: str,
     progress: Progress,
     partial: Path | None = None,
+    save_seconds: float = SAVE_SECONDS,
 ) -> dict[int, torch.Tensor]:
     """C by layer: [m, m] float64 on the CPU, m the projection's input width.
 
     Args:
         partial: file of the sums so far, from which an interrupted run goes on.
+        save_seconds: seconds between two saves to it, at least.
 
     Raises:
         MemitError: the corpus is empty.
@@ -81,7 +83,7 @@ def compute_covariance(
     rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
     device = next(view.parameters()).device
     # Sums of 2,048 products are exact enough in float32; between batches they add up in float64.
-    running = RunningSums(hparams.layers, structure.intermediate, partial)
+    running = RunningSums(hparams.layers, structure.intermediate, partial, save_seconds)
     last = structure.projections[hparams.layers[-1]]
     total = sum(len(row.ids) for row in rows)
     for start in range(running.done * BATCH_ROWS, len(rows), BATCH_ROWS):

@@ -38,6 +38,7 @@ from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
 from memit_core.precision import fast_decoder, z_dtype
 from memit_core.progress import Progress, silent
+from memit_core.running_sums import SAVE_SECONDS
 from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
@@ -56,6 +57,7 @@ class Editor:
         z_dtype: precision of the blocks above the last edited layer while z is optimised:
             "float32", "bfloat16", or "auto", which is bfloat16 where the device gains from it.
         scratch: folder for a covariance that is not finished, so that it can go on after a stop.
+        save_seconds: seconds between two saves to `scratch`, at least.
 
     Raises:
         UnsupportedModel: the model's structure was not found.
@@ -71,6 +73,7 @@ class Editor:
         max_tokens: int | None = None,
         z_dtype: str = "auto",
         scratch: Path | None = None,
+        save_seconds: float = SAVE_SECONDS,
     ) -> None:
         self.loaded = loaded
         self.structure: Structure = discover(loaded.model)
@@ -83,6 +86,7 @@ class Editor:
         self.max_tokens = max_tokens
         self.z_dtype = z_dtype
         self.scratch = scratch
+        self.save_seconds = save_seconds
         self._solvers: dict[int, Solver] = {}
 
     # what belongs to the base and is made once
@@ -128,6 +132,7 @@ class Editor:
                     self.corpus,
                     progress,
                     self._partial(),
+                    self.save_seconds,
                 )
                 data = self.cache.put_once(name, encode_covariance(computed))
             self._covariance = decode_covariance(data)

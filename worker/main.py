@@ -69,7 +69,8 @@ class WorkerProcess:
             cache=self._registry.artefacts(loaded.digest),
             max_tokens=settings.max_fact_tokens,
             z_dtype=settings.z_dtype,
-            scratch=settings.home / "scratch",
+            scratch=settings.scratch_path,
+            save_seconds=settings.scratch_save_seconds,
         )
         base_version = begin_lineage(self._registry, self._editor)
         self._maker = VersionMaker(self._registry, self._editor, settings)

@@ -129,7 +129,6 @@ def test_covariance_tells_its_progress() -> None:
 def test_an_interrupted_covariance_goes_on_where_it_was(
     any_editor: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memit_core.running_sums.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("memit_core.running_sums.SAVE_SHARE", 1e9)
     monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
     loaded = any_editor.loaded
@@ -142,10 +141,10 @@ def test_an_interrupted_covariance_goes_on_where_it_was(
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        editor_of(loaded, scratch=tmp_path).covariance(stop_at_second)
+        editor_of(loaded, scratch=tmp_path, save_seconds=0).covariance(stop_at_second)
     assert list(tmp_path.iterdir())
     rest: list[int] = []
-    resumed = editor_of(loaded, scratch=tmp_path).covariance(
+    resumed = editor_of(loaded, scratch=tmp_path, save_seconds=0).covariance(
         lambda _, done, __, **___: rest.append(done)
     )
     assert rest == whole[1:]

@@ -1,0 +1,104 @@
+"""The compose file gives each process every setting that its code reads, and a disk to write to."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+PROCESSES = ("service", "worker")
+FIXED = {
+    "home": "the volumes are mounted in it",
+    "scratch": "a volume is mounted there",
+    "redis_url": "the Redis of the compose file",
+    "redis_password_file": "made by `init`",
+    "host": "all of the container's; compose publishes it on 127.0.0.1",
+    "port": "MEMIT_PORT is the one that compose publishes",
+}
+"""Settings that have one value in the containers, and why."""
+
+
+def variable(field: str) -> str:
+    return f"MEMIT_{field.upper()}"
+
+
+def passed(process: str) -> dict[str, Any]:
+    """What its container sets; None: taken from the shell or `.env`."""
+    image = (ROOT / "docker" / f"{process}.Dockerfile").read_text()
+    return {
+        **dict(re.findall(r"^(?:ENV)? +(MEMIT_\w+)=(\S+)", image, re.MULTILINE)),
+        **COMPOSE["services"][process]["environment"],
+    }
+
+
+def of_settings(node: ast.AST) -> str | None:
+    """The field, property or method that is read here, of something called settings."""
+    if not isinstance(node, ast.Attribute):
+        return None
+    owner = node.value.func if isinstance(node.value, ast.Call) else node.value
+    name = getattr(owner, "id", getattr(owner, "attr", ""))
+    return node.attr if name.lower().endswith("settings") else None
+
+
+def behind() -> dict[str, set[str]]:
+    """The fields that each property and method of the settings reads."""
+    tree = ast.parse((ROOT / "contracts" / "settings.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {
+        function.name: {
+            node.attr
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self"
+        }
+        for function in functions
+    }
+
+
+def read(process: str) -> set[str]:
+    """The fields that its code reads."""
+    found: set[str] = set()
+    for file in (ROOT / process).rglob("*.py"):
+        nodes = ast.walk(ast.parse(file.read_text()))
+        found.update(name for node in nodes if (name := of_settings(node)))
+    through = behind()
+    return {field for name in found for field in through.get(name, {name})}
+
+
+def test_every_setting_is_found_where_it_is_read() -> None:
+    """One that nobody reads is dead, or read in a way that the tests below do not see."""
+    assert read("service") | read("worker") == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_container_gets_the_settings_that_its_process_reads(process: str) -> None:
+    settings = {variable(field) for field in Settings.model_fields}
+    assert passed(process).keys() & settings == {variable(field) for field in read(process)}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_whoever_starts_the_containers_chooses_the_other_settings(process: str) -> None:
+    known = {variable(field) for field in Settings.model_fields} | {"MEMIT_MODEL_CACHE"}
+    assert {name for name in passed(process) if name.startswith("MEMIT_")} <= known
+    ours = {name for name, value in passed(process).items() if value is not None}
+    assert ours & known <= {variable(field) for field in FIXED} | {"MEMIT_MODEL_CACHE"}
+
+
+def test_the_worker_writes_to_volumes_that_are_its_own() -> None:
+    """Its root file system is read-only, and `init` gives away volumes that are root's at first."""
+    targets = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["worker"]["volumes"])
+    assert COMPOSE["services"]["worker"]["read_only"]
+    environment = passed("worker")
+    settings = Settings(home=environment["MEMIT_HOME"], scratch=environment["MEMIT_SCRATCH"])
+    written = {str(settings.registry_path), str(settings.scratch_path)}
+    written.add(environment["MEMIT_MODEL_CACHE"])
+    assert set(targets.values()) - {"/run/memit"} == written
+    given = {volume.split(":")[0] for volume in COMPOSE["services"]["init"]["volumes"]}
+    assert targets.keys() <= given
