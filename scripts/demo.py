@@ -28,7 +28,7 @@ from cli.embedded import embedded
 from cli.errors import CommandFailed
 from cli.facts_file import read_facts
 from cli.follow import follow
-from cli.readiness import Phase, Readiness
+from cli.readiness import Readiness
 from cli.supervisor import in_background
 from contracts.edits import Edit, EditRequest, EditState
 from contracts.facts import Fact
@@ -37,7 +37,6 @@ from contracts.settings import Settings
 from contracts.versions import Version
 
 FACTS = Path(__file__).parent.parent / "examples" / "facts.jsonl"
-START_SECONDS = 600.0
 ANSWER_TOKENS = 12
 ASK_AT_ONCE = 8
 PAUSE_SECONDS = 0.5
@@ -102,11 +101,7 @@ def service(settings: Settings, console: Console) -> Iterator[Client]:
         Client(house.url) as client,
     ):
         with Readiness(house, console) as readiness:
-            deadline = time.monotonic() + START_SECONDS
-            while readiness.phase is not Phase.EDITS:
-                time.sleep(0.1)
-                if not thread.is_alive() or time.monotonic() > deadline:
-                    raise CommandFailed(f"the service was not ready in {START_SECONDS:.0f} s")
+            readiness.wait(thread)
         yield client
 
 
