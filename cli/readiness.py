@@ -117,7 +117,7 @@ class Readiness:
         line = worker.last_line()
         if starting:
             # Records say what the worker told Redis; what is none may be the bar of a download.
-            bar = "" if RECORD.match(line) else f" ({BAR.sub('', line)})"
+            bar = "" if not line or RECORD.match(line) else f" ({BAR.sub('', line)})"
             self.doing = f"worker: {'; '.join(one.doing for one in starting)}{bar}"
         elif worker.process is not None and not line:
             self.doing = "worker: loading its libraries"
