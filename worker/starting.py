@@ -26,8 +26,8 @@ LOG_SECONDS = 5.0
 class Starting:
     """A `memit_core.progress.Progress` from the first step of the start until `finish`.
 
-    A thread of its own tells Redis every second, so that the start neither waits for Redis nor
-    looks dead in a long step.
+    A thread of its own tells Redis every second and at each new stage: the start neither waits for
+    Redis nor looks dead in a long step.
     """
 
     def __init__(self, redis_url: str, model: str) -> None:
@@ -37,6 +37,7 @@ class Starting:
         self._began, self._first = 0.0, 0
         self._logged = 0.0
         self._over = threading.Event()
+        self._news = threading.Event()
         self._thread = threading.Thread(target=self._keep_telling, name="starting", daemon=True)
         self._thread.start()
 
@@ -52,17 +53,22 @@ class Starting:
         if new or now - self._logged > LOG_SECONDS:
             self._logged = now
             log.info("%s: %d of %d", stage, done, total)
+        if new:
+            self._news.set()
 
     def finish(self) -> None:
         """The start is over: take away what was told."""
         self._over.set()
+        self._news.set()
         self._thread.join(timeout=5)
 
     def _keep_telling(self) -> None:
         key = starting_key(socket.gethostname(), os.getpid())
         warned = False
         with Redis.from_url(self._url) as redis:
-            while not self._over.wait(BEAT_SECONDS):
+            while not self._over.is_set():
+                self._news.wait(BEAT_SECONDS)
+                self._news.clear()
                 try:
                     if self._progress is not None:
                         redis.set(key, self._record(self._progress), ex=TTL_SECONDS)
