@@ -49,8 +49,9 @@ class Readiness:
         self._house = house
         self._console = console
         self._begun = self._said_at = self._moved_at = time.monotonic()
-        self._stage: object = None
-        self._seen: object = None
+        self._stages: list[str] = []
+        self._steps: set[tuple[str, int]] = set()
+        self._most_logged = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="readiness", daemon=True)
 
@@ -74,7 +75,7 @@ class Readiness:
                 raise CommandFailed(f"the service ended before it was ready: {self.doing}")
             if time.monotonic() - self._moved_at > SILENT_SECONDS:
                 raise CommandFailed(
-                    f"the service is not ready and nothing has moved for {SILENT_SECONDS:.0f} s "
+                    f"not ready, and nothing new has happened for {SILENT_SECONDS:.0f} s "
                     f"(log {self._house.worker.log}); the last was: {self.doing}"
                 )
 
@@ -123,17 +124,20 @@ class Readiness:
             self.doing = "worker: loading its libraries"
         else:
             self.doing = RECORD.sub("", line) or missing or ""
-        steps = [(one.pid, one.progress.stage, one.progress.done) for one in starting]
-        size = worker.log.stat().st_size if worker.log.exists() else 0
-        if (seen := (self.phase, steps, size)) != self._seen:
-            self._seen, self._moved_at = seen, time.monotonic()
+        # A worker that dies and begins again repeats itself: only what is new is a move.
+        new = {(one.progress.stage, one.progress.done) for one in starting} - self._steps
+        logged = worker.log.stat().st_size - worker.log_begin if worker.log.exists() else 0
+        if new or logged > self._most_logged:
+            self._moved_at = time.monotonic()
+        self._steps |= new
+        self._most_logged = max(self._most_logged, logged)
 
     def _say_now_and_then(self, seconds: str, stages: list[str]) -> None:
         now = time.monotonic()
         if self._console.is_terminal:
             return
-        if (stages and stages != self._stage) or now - self._said_at > SAY_SECONDS:
-            self._stage, self._said_at = stages, now
+        if (stages and stages != self._stages) or now - self._said_at > SAY_SECONDS:
+            self._stages, self._said_at = stages, now
             say(self._console, f"{self.doing} {seconds}")
 
     def _tell(self, phase: Phase, missing: str | None) -> None:

@@ -9,6 +9,7 @@ the fact, and no generation failed meanwhile.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -55,6 +56,7 @@ def main() -> int:
             with service(Settings.model_validate(own), console) as client:
                 outcome = show(client, facts, console)
         except CommandFailed as failure:
+            keep_logs(Path(home), console)
             output.say(console, f"the demo failed: {failure}", "red")
             return 1
         except KeyboardInterrupt:
@@ -68,6 +70,16 @@ def main() -> int:
     }
     sys.stdout.write(json.dumps(result) + "\n")
     return 0 if outcome.good(len(facts)) else 1
+
+
+def keep_logs(home: Path, console: Console) -> None:
+    """The home goes away with the demo; what explains a failure does not."""
+    logs = home / "logs"
+    if logs.is_dir():
+        kept = shutil.copytree(
+            logs, tempfile.mkdtemp(prefix="memit-demo-logs-"), dirs_exist_ok=True
+        )
+        output.say(console, f"the logs are kept in {kept}")
 
 
 @dataclass

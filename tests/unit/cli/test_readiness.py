@@ -154,13 +154,42 @@ def test_it_waits_as_long_as_the_worker_moves_and_then_says_what_was_the_last(
     began = time.monotonic()
     with Readiness(house, Console(file=told, width=200)) as readiness:
         mover.start()
-        with pytest.raises(CommandFailed, match="nothing has moved for 3 s") as failed:
+        with pytest.raises(CommandFailed, match="nothing new has happened for 3 s") as failed:
             readiness.wait(running)
     assert time.monotonic() - began > 7
     assert str(failed.value).endswith("the last was: worker: covariance 9%")
     mover.join()
     over.set()
     running.join()
+
+
+def test_a_worker_that_dies_and_begins_again_is_not_waited_for_for_ever(
+    house: Embedded,
+    redis: blocking.Redis,
+    told: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 3.0)
+    over = threading.Event()
+
+    def live_and_die() -> None:
+        while not over.is_set():
+            house.worker.log_begin = house.worker.log.stat().st_size
+            for done in (0, 50):
+                with house.worker.log.open("a") as log:
+                    log.write("loading\n")
+                tell(redis, "load model", done)
+                over.wait(0.5)
+
+    worker = threading.Thread(target=live_and_die)
+    worker.start()
+    with Readiness(house, Console(file=told, width=200)) as readiness:
+        try:
+            with pytest.raises(CommandFailed, match="nothing new has happened"):
+                readiness.wait(worker)
+        finally:
+            over.set()
+            worker.join()
 
 
 def test_it_does_not_wait_for_a_service_that_has_ended(house: Embedded, told: io.StringIO) -> None:
