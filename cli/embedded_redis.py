@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """It may neither answer nor say that it is loading for so long."""
+FULL_BYTES = 2**20
+"""With less than this left, a disk is full."""
 DATA = ("appendonlydir", "appendonly.aof", "dump.rdb")
 CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 """Exit codes of a server that fell over its own data, beside those that it chooses (above 0)."""
@@ -116,6 +118,8 @@ class EmbeddedRedis(Child):
             if failed is None:
                 return
             reason = self.reason()
+        if shutil.disk_usage(self.folder).free < FULL_BYTES:
+            reason = f"the disk of {self.folder} is full"  # which its log has no room to say
         raise ChildFailed(f"the embedded Redis {failed} (log {self.log}): {reason}")
 
     def reason(self) -> str:

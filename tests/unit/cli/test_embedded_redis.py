@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -115,6 +116,17 @@ def test_data_is_left_alone_when_something_else_is_wrong(make: Make, said: list[
         "redis.log",
     ]
     assert said == []
+
+
+def test_a_full_disk_is_named_though_the_log_has_no_room_for_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage("/")._replace(free=4096)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = make(port=taken.getsockname()[1])
+        with pytest.raises(ChildFailed, match=r"did not start.*: the disk of .*redis is full$"):
+            server.start()
 
 
 def test_also_when_it_is_started_again(make: Make, said: list[str]) -> None:
