@@ -122,7 +122,7 @@ def test_a_full_disk_is_named_though_the_log_has_no_room_for_it(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = shutil.disk_usage("/")._replace(free=4096)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = make(port=taken.getsockname()[1])
         with pytest.raises(ChildFailed, match=r"did not start.*: the disk of .*redis is full$"):
