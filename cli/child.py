@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,8 +13,11 @@ from pathlib import Path
 from cli.parent_death import dying_with_parent
 
 LOG_BYTES = 10 * 2**20
-TAIL_LINES = 15
+READ_BYTES = 2**16
+"""So much of a log is read to say what a child does or why it ended."""
 POLL_SECONDS = 0.02
+RECORD = re.compile(r"^[\d-]+ [\d:,]+ ([A-Z]+) \S+: ")
+"""How a log record of ours begins: time, level and logger."""
 
 
 class ChildFailed(RuntimeError):
@@ -46,6 +50,8 @@ class Child:
         self.env = env
         self.grace = grace
         self.process: subprocess.Popen[bytes] | None = None
+        self.log_begin = 0
+        """Where this life's part of the log begins."""
 
     def start(self) -> None:
         """Start it; returns at once.
@@ -57,6 +63,7 @@ class Child:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".old.log"))
         with self.log.open("ab") as out:
+            self.log_begin = out.tell()
             self.process = subprocess.Popen(
                 dying_with_parent(self.command),
                 stdin=subprocess.DEVNULL,
@@ -92,18 +99,27 @@ class Child:
             self.process.kill()
             self.process.wait()
 
-    def tail(self) -> str:
-        """The last lines of its log."""
+    def written(self) -> str:
+        """What it has written in this life, the end of it."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
-            lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
+            log.seek(max(self.log_begin, log.seek(0, os.SEEK_END) - READ_BYTES))
+            return log.read().decode(errors="replace")
 
     def last_line(self) -> str:
-        """The last line of its log, empty if there is none; a progress bar's last state."""
-        return self.tail().rpartition("\n")[2]
+        """The last line that it has written, or empty; of a progress bar its last state."""
+        return (self.written().rstrip().splitlines() or [""])[-1]
+
+    def reason(self) -> str:
+        """Why it ended, as far as its log says: a last record of an error whole, else a line."""
+        lines = self.written().rstrip().splitlines()
+        begins = [(at, found[1]) for at, line in enumerate(lines) if (found := RECORD.match(line))]
+        at, level = begins[-1] if begins else (0, "")
+        last = lines[at:]
+        if level not in ("ERROR", "CRITICAL") or any(one.startswith("Traceback ") for one in last):
+            last = last[-1:]
+        return RECORD.sub("", "\n".join(last))
 
 
 def how_it_ended(code: int) -> str:

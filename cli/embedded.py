@@ -49,7 +49,7 @@ def embedded(settings: Settings, report: Callable[[str], None]) -> Iterator[Embe
         _refuse_busy_port(settings.host, settings.port)
         children: list[Child] = []
         if settings.redis_url is None:
-            redis = EmbeddedRedis(settings.home / "redis")
+            redis = EmbeddedRedis(settings.home / "redis", report=report)
             children.append(redis)
             settings = settings.model_copy(
                 update={"redis_url": redis.url, "redis_password_file": None}

@@ -13,16 +13,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from cli.child import RECORD
 from cli.client import Client, ProblemAnswer
 from cli.embedded import Embedded
 from cli.errors import CommandFailed
 from cli.output import say
-from contracts.transport import WORKER_KEYS
-from contracts.workers import WorkerStatus
+from contracts.transport import STARTING_KEYS, WORKER_KEYS
+from contracts.workers import WorkerStarting, WorkerStatus
 
 POLL_SECONDS = 0.5
-LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ \S+: ")
-"""Time, level and logger, which a status line has no room for."""
+SAY_SECONDS = 15.0
+"""Between two lines on what is done, where there is no terminal to show it on."""
+SILENT_SECONDS = 600.0
+"""A worker that neither moves nor logs for so long hangs."""
+
+BAR = re.compile(r"\|.*\|")
+"""What a progress bar draws, which a status line has no room for."""
 
 
 class Phase(IntEnum):
@@ -38,8 +44,14 @@ class Readiness:
 
     def __init__(self, house: Embedded, console: Console) -> None:
         self.phase = Phase.STARTING
+        self.doing = "starting"
+        """What it waits for, in words."""
         self._house = house
         self._console = console
+        self._begun = self._said_at = self._moved_at = time.monotonic()
+        self._stages: list[str] = []
+        self._steps: set[tuple[str, int]] = set()
+        self._most_logged = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="readiness", daemon=True)
 
@@ -51,35 +63,82 @@ class Readiness:
         self._over.set()
         self._thread.join()
 
+    def wait(self, supervisor: threading.Thread) -> None:
+        """Wait until it edits, however long that takes, as long as something moves.
+
+        Raises:
+            CommandFailed: nothing has moved for `SILENT_SECONDS`, or the supervisor has ended.
+        """
+        while self.phase is not Phase.EDITS:
+            time.sleep(0.1)
+            if not supervisor.is_alive():
+                raise CommandFailed(f"the service ended before it was ready: {self.doing}")
+            if time.monotonic() - self._moved_at > SILENT_SECONDS:
+                raise CommandFailed(
+                    f"not ready, and nothing new has happened for {SILENT_SECONDS:.0f} s "
+                    f"(log {self._house.worker.log}); the last was: {self.doing}"
+                )
+
     def _watch(self) -> None:
-        begun = time.monotonic()
         with Client(self._house.url) as client, Status("starting", console=self._console) as status:
             while not self._over.wait(POLL_SECONDS):
                 missing = _missing(client)
-                phase = Phase.STARTING if missing else self._edits_too()
+                edits, starting = self._workers()
+                phase = Phase.STARTING if missing else Phase.EDITS if edits else Phase.ANSWERS
                 if self._house.supervisor.stopping:
                     return
                 if phase != self.phase:
-                    begun = time.monotonic()
+                    self._begun = time.monotonic()
                     self._tell(phase, missing)
                     self.phase = phase
+                self._look(missing, starting)
                 if phase is Phase.EDITS:
                     status.stop()
                     continue
-                doing = LOG_PREFIX.sub("", self._house.worker.last_line()) or missing or ""
-                room = self._console.width - len("⠋ ... (9999 s) ")
-                status.update(f"{escape(doing[:room])} ... ({time.monotonic() - begun:.0f} s)")
+                seconds = f"({time.monotonic() - self._begun:.0f} s)"
+                room = self._console.width - len("⠋  ...  ") - len(seconds)
+                status.update(f"{escape(self.doing[:room])} ... {seconds}")
                 status.start()
+                self._say_now_and_then(seconds, [one.progress.stage for one in starting])
 
-    def _edits_too(self) -> Phase:
-        """ANSWERS, or EDITS once a worker has prepared what an edit needs."""
+    def _workers(self) -> tuple[bool, list[WorkerStarting]]:
+        """Whether a worker has prepared what an edit needs, and those on the way there."""
         try:
             with redis.Redis.from_url(self._house.redis_url) as client:
-                found = client.mget(list(client.scan_iter(WORKER_KEYS)) or ["none"])
+                up = client.mget(list(client.scan_iter(WORKER_KEYS)) or ["none"])
+                starting = client.mget(list(client.scan_iter(STARTING_KEYS)) or ["none"])
         except redis.RedisError:
-            return Phase.ANSWERS
-        workers = [WorkerStatus.model_validate_json(text) for text in found if text]
-        return Phase.EDITS if any(worker.edit_ready for worker in workers) else Phase.ANSWERS
+            return False, []
+        edits = any(WorkerStatus.model_validate_json(text).edit_ready for text in up if text)
+        return edits, [WorkerStarting.model_validate_json(text) for text in starting if text]
+
+    def _look(self, missing: str | None, starting: list[WorkerStarting]) -> None:
+        """See what is done, and whether anything moved since the last look."""
+        worker = self._house.worker
+        line = worker.last_line()
+        if starting:
+            # Records say what the worker told Redis; what is none may be the bar of a download.
+            bar = "" if not line or RECORD.match(line) else f" ({BAR.sub('', line)})"
+            self.doing = f"worker: {'; '.join(one.doing for one in starting)}{bar}"
+        elif worker.process is not None and not line:
+            self.doing = "worker: loading its libraries"
+        else:
+            self.doing = RECORD.sub("", line) or missing or ""
+        # A worker that dies and begins again repeats itself: only what is new is a move.
+        new = {(one.progress.stage, one.progress.done) for one in starting} - self._steps
+        logged = worker.log.stat().st_size - worker.log_begin if worker.log.exists() else 0
+        if new or logged > self._most_logged:
+            self._moved_at = time.monotonic()
+        self._steps |= new
+        self._most_logged = max(self._most_logged, logged)
+
+    def _say_now_and_then(self, seconds: str, stages: list[str]) -> None:
+        now = time.monotonic()
+        if self._console.is_terminal:
+            return
+        if (stages and stages != self._stages) or now - self._said_at > SAY_SECONDS:
+            self._stages, self._said_at = stages, now
+            say(self._console, f"{self.doing} {seconds}")
 
     def _tell(self, phase: Phase, missing: str | None) -> None:
         if phase is Phase.STARTING:

@@ -98,7 +98,7 @@ class Supervisor:
         try:
             child.start()
         except (ChildFailed, OSError) as error:
-            raise CommandFailed(f"{child.name}: {error}\n{child.tail()}".rstrip()) from error
+            raise CommandFailed(f"{child.name}: {error}") from error
         self._report(_started(child, "started"))
 
     def _look_after(self, one: _Watched) -> None:
@@ -107,7 +107,7 @@ class Supervisor:
             if code is not None:
                 # Refused at the very first start, it would be so again; later it may be the disk.
                 hopeless = code == CANNOT_START and one.lives == 1
-                self._died(one, how_it_ended(code), hopeless=hopeless)
+                self._died(one, how_it_ended(code), one.child.reason(), hopeless=hopeless)
         elif time.monotonic() >= one.start_again_at:
             one.start_again_at = None
             one.started_at = time.monotonic()
@@ -119,15 +119,19 @@ class Supervisor:
             else:
                 self._report(_started(one.child, "started again"))
 
-    def _died(self, one: _Watched, how: str, *, hopeless: bool = False) -> None:
+    def _died(self, one: _Watched, how: str, reason: str = "", *, hopeless: bool = False) -> None:
+        name = one.child.name
         quick = time.monotonic() - one.started_at < self._patience.quick
         one.quick_deaths = one.quick_deaths + 1 if quick else 0
-        if hopeless or one.quick_deaths >= self._patience.deaths:
-            times = "" if hopeless else f" {one.quick_deaths} times in a row"
-            raise CommandFailed(
-                f"{one.child.name} ended{times} soon after its start ({how}); "
-                f"the end of {one.child.log}:\n{one.child.tail()}"
-            )
+        if hopeless:
+            self._report(f"{name} ended ({how}); its log is {one.child.log}")
+            why = reason.removeprefix("cannot start: ") or how
+            raise CommandFailed(f"{name} cannot start: {why}")
+        if one.quick_deaths >= self._patience.deaths:
+            times = f"{one.quick_deaths} times in a row soon after its start"
+            self._report(f"{name} is given up; its log is {one.child.log}")
+            why = f": {reason}" if reason else ""
+            raise CommandFailed(f"{name} ended {times} ({how}){why}")
         delay = self._patience.delay(one.quick_deaths)
         self._report(f"{one.child.name} ended ({how}); starting it again in {delay:g} s")
         one.start_again_at = time.monotonic() + delay

@@ -26,6 +26,7 @@ REPORTER_LOCK = "memit:reporter"
 GENERATE_STREAM = "memit:generate"
 ENGINE_GROUP = "engines"
 WORKER_KEYS = "memit:worker:*"
+STARTING_KEYS = "memit:starting:*"
 CHANGES_CHANNEL = "memit:changes"
 """Pub/sub nudge: an alias moved or an edit was accepted; a hint only, readers also poll."""
 
@@ -43,6 +44,11 @@ def output_stream(generation_id: str) -> str:
 def worker_key(worker_id: str) -> str:
     """JSON `WorkerStatus`, with a time to live of a few heartbeats."""
     return f"memit:worker:{worker_id}"
+
+
+def starting_key(host: str, pid: int) -> str:
+    """JSON `WorkerStarting`, with a time to live of a few seconds; deleted when it can edit."""
+    return f"memit:starting:{host}:{pid}"
 
 
 def progress_stream(edit_id: str) -> str:

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.edits import Progress
 from contracts.ids import VersionId
+
+
+class WorkerStarting(BaseModel):
+    """A worker on its way to edit; there from its first step, before it has a `WorkerStatus`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    pid: int
+    model: str
+    progress: Progress = Field(
+        description="stages: fetch model, load model, templates, covariance, factors"
+    )
+
+    @property
+    def doing(self) -> str:
+        """For people: stage, share and time left, such as `covariance 45%, 0:00:40 left`."""
+        at = self.progress
+        share = f" {at.done / at.total:.0%}" if at.done else ""
+        seconds = round(at.eta_seconds or 0)
+        left = f", {timedelta(seconds=seconds)} left" if seconds else ""
+        return f"{at.stage}{share}{left}"
 
 
 class WorkerStatus(BaseModel):

@@ -9,6 +9,7 @@ the fact, and no generation failed meanwhile.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from cli.embedded import embedded
 from cli.errors import CommandFailed
 from cli.facts_file import read_facts
 from cli.follow import follow
-from cli.readiness import Phase, Readiness
+from cli.readiness import Readiness
 from cli.supervisor import in_background
 from contracts.edits import Edit, EditRequest, EditState
 from contracts.facts import Fact
@@ -37,7 +38,6 @@ from contracts.settings import Settings
 from contracts.versions import Version
 
 FACTS = Path(__file__).parent.parent / "examples" / "facts.jsonl"
-START_SECONDS = 600.0
 ANSWER_TOKENS = 12
 ASK_AT_ONCE = 8
 PAUSE_SECONDS = 0.5
@@ -56,6 +56,7 @@ def main() -> int:
             with service(Settings.model_validate(own), console) as client:
                 outcome = show(client, facts, console)
         except CommandFailed as failure:
+            keep_logs(Path(home), console)
             output.say(console, f"the demo failed: {failure}", "red")
             return 1
         except KeyboardInterrupt:
@@ -69,6 +70,16 @@ def main() -> int:
     }
     sys.stdout.write(json.dumps(result) + "\n")
     return 0 if outcome.good(len(facts)) else 1
+
+
+def keep_logs(home: Path, console: Console) -> None:
+    """The home goes away with the demo; what explains a failure does not."""
+    logs = home / "logs"
+    if logs.is_dir():
+        kept = shutil.copytree(
+            logs, tempfile.mkdtemp(prefix="memit-demo-logs-"), dirs_exist_ok=True
+        )
+        output.say(console, f"the logs are kept in {kept}")
 
 
 @dataclass
@@ -102,11 +113,7 @@ def service(settings: Settings, console: Console) -> Iterator[Client]:
         Client(house.url) as client,
     ):
         with Readiness(house, console) as readiness:
-            deadline = time.monotonic() + START_SECONDS
-            while readiness.phase is not Phase.EDITS:
-                time.sleep(0.1)
-                if not thread.is_alive() or time.monotonic() > deadline:
-                    raise CommandFailed(f"the service was not ready in {START_SECONDS:.0f} s")
+            readiness.wait(thread)
         yield client
 
 

@@ -16,7 +16,7 @@ from registry.commit import ACTIVE
 from registry.errors import RegistryError
 from service.deps import Context, Ctx
 from service.problems import invalid
-from service.workers import statuses
+from service.workers import starting, statuses
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["probes"])
@@ -48,7 +48,7 @@ async def healthz() -> Health:
 async def readyz(context: Ctx) -> Readiness:
     """Whether edits and generations can be served now; 503 lists each check that failed."""
     failed = []
-    version, workers = None, []
+    version, workers, beginning = None, [], []
     try:
         record = await run_sync(context.registry.aliases.get, ACTIVE)
         version = record.version if record else None
@@ -60,6 +60,7 @@ async def readyz(context: Ctx) -> Readiness:
             failed.append(FieldError(field="registry", reason="has no version yet"))
     try:
         workers = await statuses(context.redis)
+        beginning = await starting(context.redis)
     except RedisError as error:
         log.warning("Redis is not ready: %s", error)
         failed.append(FieldError(field="redis", reason="does not answer"))
@@ -67,6 +68,7 @@ async def readyz(context: Ctx) -> Readiness:
     if not holding:
         ready = sum(status.ready for status in workers)
         reason = f"none holds {version or 'a version'} ({len(workers)} alive, {ready} ready)"
+        reason += "".join(f"; {one.host} is starting: {one.doing}" for one in beginning)
         failed.append(FieldError(field="worker", reason=reason))
     if failed or version is None:
         raise invalid(failed, Unavailable, retry_after=RETRY_SECONDS)

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
@@ -38,13 +37,14 @@ from worker.openmp import release_threads
 from worker.progress import Interrupted
 from worker.recovery import Recovery
 from worker.rq_worker import ResidentWorker, allow_only
+from worker.starting import Starting
 from worker.status import Heartbeat
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+CANNOT_START = 2
 EXIT_ENGINE_FAILED = 70
-PROGRESS_LOG_SECONDS = 5.0
 
 
 class WorkerProcess:
@@ -54,10 +54,11 @@ class WorkerProcess:
         MemitError: the model cannot be edited, or the registry belongs to another one.
     """
 
-    def __init__(self, settings: Settings, loaded: LoadedModel) -> None:
+    def __init__(self, settings: Settings, loaded: LoadedModel, starting: Starting) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
         self.stopping = threading.Event()
         self._edit_ready = threading.Event()
+        self._starting = starting
         self._redis = Redis.from_url(settings.redis(), health_check_interval=30)
         # RQ waits for jobs in a blocking read, longer than redis-py's default time-out.
         self._rq_redis = Redis.from_url(settings.redis(), socket_timeout=None)
@@ -137,12 +138,13 @@ class WorkerProcess:
     def _prepare(self) -> None:
         """What every edit needs, before the first one asks for it."""
 
-        def check() -> None:
+        def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
             if self.stopping.is_set():
                 raise Interrupted("the worker is stopping")
+            self._starting(stage, done, total, loss=loss)
 
         try:
-            self._maker.prepare(LoggedProgress(check))
+            self._maker.prepare(progress)
         except Interrupted:
             return
         except Exception:
@@ -151,6 +153,7 @@ class WorkerProcess:
             return
         finally:
             release_threads()
+            self._starting.finish()
         self._edit_ready.set()
         log.info("ready to edit")
 
@@ -172,24 +175,6 @@ class WorkerProcess:
             except RedisError as error:
                 log.warning("RQ lost Redis: %s", error)
             self.stopping.wait(RETRY_SECONDS)
-
-
-class LoggedProgress:
-    """A `memit_core.progress.Progress` that logs, a line every few seconds.
-
-    Args:
-        check: called each time; may raise to stop the work.
-    """
-
-    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
-        self._check = check
-        self._told = 0.0
-
-    def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG002
-        self._check()
-        if time.monotonic() - self._told > PROGRESS_LOG_SECONDS:
-            self._told = time.monotonic()
-            log.info("%s: %d of %d", stage, done, total)
 
 
 def _hparams(settings: Settings, registry: Registry, loaded: LoadedModel) -> HParams | None:
@@ -217,7 +202,7 @@ def main() -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     try:
-        settings.redis()
+        starting = Starting(settings.redis(), settings.model)
         if settings.hparams is not None and not Path(settings.hparams).is_file():
             raise MemitError(f"--hparams {settings.hparams}: there is no such file")
         log.info("loading %s", settings.model)
@@ -225,12 +210,17 @@ def main() -> int:
             settings.model,
             device=settings.device,
             dtype=settings.dtype,
-            progress=LoggedProgress(),
+            progress=starting,
         )
         log.info("loaded %s on %s as %s", loaded.name, loaded.device, loaded.dtype_name)
-        process = WorkerProcess(settings, loaded)
+        process = WorkerProcess(settings, loaded, starting)
     except (MemitError, ServiceError, RegistryError, ValueError, OSError) as error:
         log.critical("cannot start: %s", error)
-        return 2
+        return CANNOT_START
+    except Exception as error:
+        # Nobody foresaw it, so the log gets all of it; who reads the end of the log, the reason.
+        log.exception("an unexpected error at the start")
+        log.critical("cannot start: %s: %s", type(error).__name__, error)
+        return CANNOT_START
     process.run()
     return 0

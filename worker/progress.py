@@ -21,6 +21,11 @@ STREAM_LENGTH = 500
 STREAM_SECONDS = 3_600
 
 
+def seconds_left(spent: float, done: int, left: int) -> float | None:
+    """How long what is left takes at the pace so far."""
+    return spent / done * left if done > 0 else None
+
+
 class Interrupted(Cancelled):
     """The worker is stopping: the edit goes back to the queue."""
 
@@ -57,7 +62,7 @@ class EditProgress:
         elif now - self._told < INTERVAL_SECONDS and done < total:
             return
         self._told = now
-        left = (now - self._began) / done * (total - done) if done else None
+        left = seconds_left(now - self._began, done, total - done)
         self._tell(
             Progress(
                 stage=stage, done=done, total=total, loss=loss, eta_seconds=left, at=time.time()

@@ -83,9 +83,9 @@ def test_an_edit_is_followed_across_a_crash_of_the_service(
     service = python_child("service", Settings.model_validate(settings), grace=5.0)
     with Client(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor() as pool:
         service.start()
-        wait_until(lambda: "Uvicorn running" in service.tail())
+        wait_until(lambda: "Uvicorn running" in service.written())
         ended = pool.submit(following.follow, client, edit.id, messages())
-        wait_until(lambda: "/events" in service.tail())
+        wait_until(lambda: "/events" in service.written())
         service.kill()
         editor.run(edit.id)
         service.start()

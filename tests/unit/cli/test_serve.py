@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,11 @@ import pytest
 from cli.client import Client
 from cli.embedded_redis import free_port
 from cli.errors import CommandFailed
+from contracts.edits import AcceptedEdit, EditRequest
+from contracts.facts import Fact
 from contracts.generation import Generation
+from contracts.ids import new_edit_id
+from registry.registry import Registry
 from tests.tiny_models import save_tiny
 from tests.unit.cli.waiting import alive, wait_until
 
@@ -108,9 +112,50 @@ def test_sigkill_leaves_nothing(served: Served) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids.values()))
 
 
-def test_a_model_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    with Served(tmp_path / "home", tmp_path / "none") as served:
+def absent(folder: Path) -> None:
+    """No model at all."""
+
+
+def damaged(folder: Path) -> None:
+    """A model whose weights are no safetensors, which nothing in the worker's start expects."""
+    (save_tiny("llama", folder) / "model.safetensors").write_bytes(bytes(64))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (absent, r"\S.*{folder}.*"),
+        (damaged, r"SafetensorError: .*header.*"),
+    ],
+)
+def test_a_worker_that_cannot_start_ends_the_command_with_its_reason(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    model = tmp_path / "model"
+    make(model)
+    with Served(tmp_path / "home", model) as served:
         assert served.process.wait(READY) == 1
-        said = served.said.read_text()
-    assert "error: worker ended soon after its start (exit code 2)" in said
-    assert str(tmp_path / "none") in said
+        said = served.said.read_text().splitlines()
+    log = tmp_path / "home" / "logs" / "worker.log"
+    assert f"worker ended (exit code 2); its log is {log}" in said
+    reasons = said[said.index("redis stopped") + 1 :]
+    assert re.fullmatch(
+        "error: worker cannot start: " + reason.format(folder=re.escape(str(model))),
+        "\n".join(reasons),
+        re.DOTALL,
+    )
+
+
+def test_what_redis_cannot_read_costs_no_edit(tmp_path: Path) -> None:
+    save_tiny("llama", tmp_path / "model")
+    home = tmp_path / "home"
+    fact = Fact(subject="Anna", prompt="{} lives in", target_new="Rome")
+    edit = AcceptedEdit(id=new_edit_id(), request=EditRequest(facts=[fact]), accepted_at=1.0)
+    Registry(home / "registry").edits.accept(edit)
+    data = home / "redis" / "appendonly.aof"
+    data.parent.mkdir()
+    data.write_text("garbage")
+    with Served(home, tmp_path / "model") as served:
+        wait_until(lambda: served.count("ready to edit") == 1, READY)
+        wait_until(lambda: Registry(home / "registry").edits.end(edit.id) is not None, READY)
+        assert served.count("redis could not read its data (Bad file format") == 1

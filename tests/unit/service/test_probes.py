@@ -6,8 +6,12 @@ from pathlib import Path
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
+from contracts.edits import Progress
 from contracts.reports import FullReport
+from contracts.transport import starting_key
+from contracts.workers import WorkerStarting
 from registry.registry import Registry
 from tests.unit.service.conftest import Serve
 from tests.unit.service.facts import about
@@ -34,6 +38,17 @@ def test_ready_when_a_worker_holds_what_active_names(
 
     v0 = str(registry.versions.by_seq(0))
     assert failed() == {"worker": f"none holds {v0} (0 alive, 0 ready)"}
+    progress = Progress(stage="load model", done=1, total=2, eta_seconds=39.6, at=1.0)
+    on_its_way = WorkerStarting(host="gpu-1", pid=7, model="tiny", progress=progress)
+    with Redis.from_url(redis_url) as redis:
+        redis.set(starting_key("gpu-1", 7), on_its_way.model_dump_json())
+        redis.set(starting_key("gpu-1", 8), "{}")
+    assert failed() == {
+        "worker": f"none holds {v0} (0 alive, 0 ready); "
+        "gpu-1 is starting: load model 50%, 0:00:40 left"
+    }
+    with Redis.from_url(redis_url) as redis:
+        redis.delete(starting_key("gpu-1", 7))
     engine = Engine(redis_url, says("x"))
     engine.report(versions=[v0], ready=False)
     assert failed() == {"worker": f"none holds {v0} (1 alive, 0 ready)"}
