@@ -13,7 +13,7 @@ UV := $(abspath $(BIN))/uv
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check lock check-oldest check-newest compose-test clean
+.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-wheel compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ check-oldest check-newest: setup ## Fast tests and demo with the oldest, the new
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py
 
+check-wheel: setup ## Build a wheel, install it in an empty environment, serve, edit and generate there
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	bash scripts/try_wheel.sh dist $(PYTHON)
+
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test
 compose-test: export MEMIT_PORT = 0
@@ -88,5 +93,5 @@ compose-test: ## Start the containers, run docker/e2e.sh against them, take them
 	bash docker/e2e.sh
 
 clean: ## Remove .venv and all caches, not the models and not your data
-	rm -rf .venv .check-oldest .check-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	rm -rf .venv .check-oldest .check-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
