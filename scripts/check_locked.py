@@ -2,8 +2,8 @@
 
     python scripts/check_locked.py
 
-Exits 1 and names what differs. torch and what its build brings (CUDA libraries) are not locked; of
-torch itself the release is checked, and that lock/uv.toml repeats truly what else it asks for.
+Exits 1 and names what differs. Of torch the release is checked, and that lock/uv.toml repeats truly
+what it asks for besides the GPU libraries, which come with its build and are not locked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distributions, requires
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -37,26 +37,6 @@ def pins(file: Path) -> dict[str, Version]:
     return found
 
 
-def brought_by(name: str) -> Iterator[str]:
-    """Names of everything that an installed package asks for, directly or not, on this machine."""
-    waiting, seen = [name], set()
-    while waiting:
-        one = waiting.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        yield one
-        try:
-            wanted = [Requirement(text) for text in requires(one) or []]
-        except PackageNotFoundError:
-            continue
-        waiting += [
-            canonicalize_name(each.name)
-            for each in wanted
-            if each.marker is None or each.marker.evaluate({"extra": ""})
-        ]
-
-
 def torch_asks_for_others() -> Iterator[str]:
     """Names that torch asks for and lock/uv.toml does not repeat, or the other way round."""
     (told,) = tomllib.loads((LOCK / "uv.toml").read_text("utf-8"))["dependency-metadata"]
@@ -72,13 +52,16 @@ def main() -> str | None:
     installed: dict[str, Version] = {
         canonicalize_name(one.metadata["Name"]): Version(one.version) for one in distributions()
     }
-    free = {OURS, *brought_by("torch")} - set(locked)
     wrong = [
         f"{name}: {version} is locked, {installed.get(name, 'none')} is installed"
         for name, version in sorted((locked | torch).items())
         if name not in installed or Version(installed[name].public) != version
     ]
-    wrong += [f"{name}: installed, not locked" for name in sorted({*installed} - {*locked} - free)]
+    wrong += [
+        f"{name}: installed, not locked"
+        for name in sorted({*installed} - {*locked, *torch, OURS})
+        if not GPU_LIBRARIES.match(name)
+    ]
     wrong += [f"{name}: lock/uv.toml is wrong on it" for name in torch_asks_for_others()]
     return "\n".join(["the environment is not what lock/ says:", *wrong]) if wrong else None
 
