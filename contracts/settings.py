@@ -26,7 +26,7 @@ class Settings(BaseSettings):
         description="folder of a covariance that is not finished; by default `scratch` in the home",
     )
     scratch_save_seconds: float = Field(
-        default=30, ge=0, description="seconds between two saves of such a covariance, at least"
+        default=10, ge=0, description="seconds between two saves of such a covariance, at least"
     )
     redis_url: str | None = Field(
         default=None,

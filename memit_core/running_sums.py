@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 30.0
+SAVE_SECONDS = 10.0
 SAVE_SHARE = 0.05
 """Of the time, at most, that is spent saving."""
 
