@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from contracts.settings import Settings
 from contracts.transport import progress_stream
 from registry.registry import Registry
 from tests.unit.cli.serving import serving
+from tests.unit.cli.waiting import wait_until
 from tests.unit.service.worker_peer import Editor
 
 Memit = Callable[..., Result]
@@ -54,6 +54,12 @@ def memit(url: str) -> Memit:
     return run
 
 
+def followed(client: redis.Redis) -> bool:
+    """Whether somebody waits for news on a stream."""
+    clients = client.client_list()
+    return any(one["cmd"] == "xread" and "b" in one["flags"] for one in clients)
+
+
 @pytest.fixture
 def working(redis_url: str, registry: Registry, editor: Editor) -> Working:
     """Takes every accepted edit to its end while the context lasts, telling its progress."""
@@ -67,9 +73,10 @@ def working(redis_url: str, registry: Registry, editor: Editor) -> Working:
                 while not over.wait(0.02):
                     for edit_id in registry.edits.unfinished():
                         for progress in told:
+                            # Only the newest is told to who comes late.
+                            wait_until(lambda: over.is_set() or followed(client))
                             row = {"progress": progress.model_dump_json()}
                             client.xadd(progress_stream(edit_id), row)
-                            time.sleep(0.05)
                         editor.run(edit_id, reject=reject)
 
         thread = threading.Thread(target=loop)
