@@ -14,7 +14,9 @@ DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 class Settings(BaseSettings):
     """Every knob of the service; a field `x` is read from the variable `MEMIT_X`."""
 
-    model_config = SettingsConfigDict(env_prefix="MEMIT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MEMIT_", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     # where things are
     home: Path = Field(
