@@ -144,7 +144,7 @@ def test_also_when_it_is_started_again(make: Make, said: list[str]) -> None:
 def test_a_long_file_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = make()
     # Once every 1024 commands the server says that it is still loading.
-    slow = _command("EVAL", "for i = 1, 4000 do local x = i % 7 end", "0") * 24_000
+    slow = _command("EVAL", "for i = 1, 4000 do local x = i % 7 end", "0") * 96_000
     spoil(server.folder, "*.incr.aof", _command("SELECT", "0") + slow)
     monkeypatch.setattr(embedded_redis, "START_SECONDS", 1.0)
     began = time.monotonic()
