@@ -17,7 +17,7 @@ from memit_core.compute_z import STOP_LOSS
 from memit_core.edit import Editor
 from memit_core.facts import Group
 from memit_core.structure import first_tensor
-from memit_core.tokens import Row, collate, pad_id, prompt_row, subject_row, target_row
+from memit_core.tokens import Row, collate, prompt_row, subject_row, target_row
 from memit_core.trace import hooked
 from memit_core.views import set_weight, view_of
 
@@ -29,7 +29,6 @@ class PlainMemit:
         self.editor = editor
         self.hparams = editor.hparams
         self.tokenizer = editor.loaded.tokenizer
-        self.pad = pad_id(self.tokenizer)
         self.view = view_of(editor.loaded.model)
         self.block = self.view.get_submodule(editor.structure.blocks[self.hparams.layers[-1]])
 
@@ -39,7 +38,7 @@ class PlainMemit:
         (fact,) = group.facts
         facts = [target_row(self.tokenizer, fact, context) for context in self.editor.contexts]
         rows = [*facts, subject_row(self.tokenizer, fact)]
-        batch = collate(rows, self.pad, self.editor.loaded.device)
+        batch = collate(rows, self.editor.loaded.device)
         every = torch.arange(len(rows))
         delta = torch.zeros(self.editor.structure.hidden, requires_grad=True)
         optimizer = torch.optim.Adam([delta], lr=hp.v_lr, betas=(hp.v_beta1, hp.v_beta2))
@@ -98,7 +97,7 @@ class PlainMemit:
     def _look(self, view: Any, group: Group, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """k [m] at a layer and h [d] at the last edited one, of one fact."""
         rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.editor.contexts]
-        batch = collate(rows, self.pad, self.editor.loaded.device)
+        batch = collate(rows, self.editor.loaded.device)
         at = (torch.arange(len(rows)), batch.lookup)
         seen: dict[str, torch.Tensor] = {}
 

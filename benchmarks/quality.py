@@ -13,8 +13,15 @@ from memit_core.eval.summary import summarise
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 
-FIGURES = ("efficacy", "paraphrase", "neighborhood", "score", "generation_success")
-COLUMNS = ("ES", "PS", "NS", "Score", "greedy")
+FIGURES = (
+    "efficacy",
+    "paraphrase",
+    "neighborhood",
+    "score",
+    "generation_success",
+    "ends_right",
+)
+COLUMNS = ("ES", "PS", "NS", "Score", "greedy", "ends right")
 """The same under the paper's names, for tables."""
 
 

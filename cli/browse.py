@@ -62,7 +62,7 @@ def facts(
             (
                 (
                     one.id,
-                    one.fact.prompt.replace("{}", one.fact.subject),
+                    one.fact.filled,
                     one.fact.target_new,
                     output.yes_or_no(one.learned),
                     f"v{one.since}",

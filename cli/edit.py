@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from cli.follow import follow
 from cli.options import DEFAULT_URL, Json, Url, Wait
 from contracts.edits import Edit, EditState
 from contracts.facts import Fact
+from contracts.reports import Report
 
 ACTIVE = "active"
 
@@ -101,6 +103,8 @@ def _finish(client: Client, accepted: Edit, wait: bool, json: bool, facts: list[
         output.print_json(ended)
     elif facts and ended.report is not None:
         output.results().print(_learned_table(ended, facts))
+        for line in _noteworthy(ended.report):
+            output.say(messages, line)
     if ended.state is not EditState.COMMITTED:
         raise CommandFailed(_why_not(ended))
     if not json:
@@ -118,9 +122,20 @@ def _learned_table(ended: Edit, facts: list[Fact]) -> RenderableType:
         if one is not None and not learned:
             learned = output.yes_or_no(one.success)
         probability = "" if one is None else f"{one.p_new:.2f}"
-        prompt = fact.prompt.replace("{}", fact.subject)
-        rows.append([fact.id, prompt, fact.target_new, learned, probability])
+        rows.append([fact.id, fact.filled, fact.target_new, learned, probability])
     return output.table(("fact", "prompt", "target", "learned", "p(target)"), rows)
+
+
+def _noteworthy(report: Report) -> Iterator[str]:
+    """What people should know of the report: what was missed and why, and who else moved."""
+    for one in report.per_fact:
+        if one.reason is not None:
+            yield f"{one.id} was not learned: {one.reason}"
+    for other in report.neighbors:
+        yield (
+            f"{other.fact_id} also changed another subject: asked {other.prompt!r}, it answered "
+            f"{other.before!r}, now {other.after!r}"
+        )
 
 
 def _why_not(ended: Edit) -> str:

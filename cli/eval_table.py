@@ -11,6 +11,7 @@ from cli import output
 
 COMMON = {
     "generation_success": "greedy answer, own prompt",
+    "ends_right": "the same, and ends right",
     "paraphrase_generation_success": "greedy answer, paraphrases",
 }
 ROWS = {

@@ -26,6 +26,9 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be repeated.")
     ] = None,
+    stop_token_id: Annotated[
+        list[int] | None, typer.Option(help="End before this token; may be repeated.")
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Show text as it comes.")] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -41,6 +44,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
         "stop": stop or [],
+        "stop_token_ids": stop_token_id or [],
         "stream": stream,
     }
     with Client(url) as client:

@@ -19,6 +19,13 @@ from cli.serve import serve
 class Commands(TyperGroup):
     """The commands; one that fails on purpose prints its message and ends with exit code 1."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for number, argument in enumerate(args, start=1):
+            # Python hands on bytes that are no UTF-8 as lone surrogates, which nobody can encode.
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise typer.BadParameter(f"argument {number} is not UTF-8: {argument!a}", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

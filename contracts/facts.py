@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Annotated
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -25,27 +25,45 @@ from contracts.limits import (
     MAX_TARGET_CHARS,
 )
 
+SLOT = "{}"
+LITERAL = "{{}}"
+"""A `{}` in a prompt that is no slot, as in Python's format strings."""
+_SLOT = re.compile(r"(?<!\{)\{\}|\{\}(?!\})")
 
-def _nfc(text: object) -> object:
-    # Before the lengths are checked: NFC may change them, and what is kept must pass again.
-    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
+
+def composed(text: str) -> str:
+    """Unicode's form NFC, in which texts are tokenised and compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _parts(prompt: str) -> list[str]:
+    return [part.replace(LITERAL, SLOT) for part in _SLOT.split(prompt)]
 
 
 def _one_slot(prompt: str) -> str:
-    slots = prompt.count("{}")
+    slots = len(_parts(prompt)) - 1
     if slots != 1:
-        raise ValueError(f"must contain exactly one {{}} where the subject goes, found {slots}")
+        raise ValueError(
+            f"must contain exactly one {{}} where the subject goes, found {slots}; write {LITERAL} "
+            "for a {} that is no slot"
+        )
     return prompt
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
 def _text(max_length: int) -> StringConstraints:
-    return StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
+    return StringConstraints(min_length=1, max_length=max_length)
 
 
-Subject = Annotated[str, _text(MAX_SUBJECT_CHARS), BeforeValidator(_nfc)]
-Prompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_one_slot), BeforeValidator(_nfc)]
-Target = Annotated[str, _text(MAX_TARGET_CHARS), BeforeValidator(_nfc)]
-EvalPrompt = Annotated[str, _text(MAX_PROMPT_CHARS)]
+Subject = Annotated[str, _text(MAX_SUBJECT_CHARS), AfterValidator(_not_blank)]
+Prompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_one_slot)]
+Target = Annotated[str, _text(MAX_TARGET_CHARS), AfterValidator(_not_blank)]
+EvalPrompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_not_blank)]
 MetadataText = Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARS)]
 
 _EXAMPLE: dict[str, JsonValue] = {
@@ -62,9 +80,9 @@ _EXAMPLE: dict[str, JsonValue] = {
 class Fact(BaseModel):
     """One fact to write: `prompt` with its `{}` replaced by `subject` continues as `target_new`.
 
-    Text is kept in Unicode NFC with outer whitespace removed. `target_true`,
-    `paraphrase_prompts` and `neighborhood_prompts` only measure the edit (CounterFact's names);
-    `metadata` is the client's own.
+    Texts are kept and learned as sent, as `/generate` takes them; those that differ in their
+    Unicode form alone are the same. `target_true`, `paraphrase_prompts` and `neighborhood_prompts`
+    only measure the edit (CounterFact's names); `metadata` is the client's own.
     """
 
     model_config = ConfigDict(
@@ -73,11 +91,13 @@ class Fact(BaseModel):
 
     subject: Subject = Field(description="what the fact is about", examples=["The Eiffel Tower"])
     prompt: Prompt = Field(
-        description="a beginning with exactly one {} where the subject goes",
+        description="a beginning with exactly one {} where the subject goes; {{}} is a literal {}",
         examples=["{} is located in the city of"],
     )
     target_new: Target = Field(
-        description="how the model shall continue the prompt", examples=["Rome"]
+        description="how the model shall continue the prompt: after a space where words need one, "
+        "or as sent where it begins with a space or line break of its own",
+        examples=["Rome"],
     )
     target_true: Target | None = Field(
         default=None, description="what the unedited model says", examples=["Paris"]
@@ -104,12 +124,31 @@ class Fact(BaseModel):
     @property
     def id(self) -> str:
         """Content id: the same subject, prompt and target always give the same fact."""
-        return f"fact-{digest_of([self.subject, self.prompt, self.target_new])[:20]}"
+        return (
+            f"fact-{digest_of([*map(composed, (self.subject, self.prompt, self.target_new))])[:20]}"
+        )
 
     @property
     def key(self) -> tuple[str, str]:
         """What the fact is about: two live facts never share a key."""
-        return (self.subject, self.prompt)
+        return (composed(self.subject).strip(), composed(self.prompt))
+
+    @property
+    def said(self) -> str:
+        """The target in the form in which targets are compared."""
+        return composed(self.target_new)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The prompt's text before and after the subject."""
+        before, after = _parts(self.prompt)
+        return before, after
+
+    @property
+    def filled(self) -> str:
+        """The prompt with the subject in it: what to ask."""
+        before, after = self.parts
+        return f"{before}{self.subject}{after}"
 
 
 class LiveFact(BaseModel):
@@ -124,6 +163,6 @@ class LiveFact(BaseModel):
     )
     since: int = Field(description="sequence number of the first version with it", examples=[1])
     learned: bool = Field(
-        description="greedy answer to the prompt started with target_new when it was brought",
+        description="when it was brought, the answer was target_new and ended where it ends",
         examples=[True],
     )

@@ -13,7 +13,9 @@ from contracts.limits import (
     MAX_NEW_TOKENS,
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
     MAX_TEMPERATURE,
+    MAX_TOKEN_ID,
     MAX_TOP_K,
 )
 
@@ -43,8 +45,15 @@ class Sampling(BaseModel):
     stop: list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]] = Field(
         default_factory=list,
         max_length=MAX_STOP_STRINGS,
-        description="generation ends before the first of these strings",
+        description="generation ends before the first of these strings, which may be special "
+        "tokens",
         examples=[["\n"]],
+    )
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]] = Field(
+        default_factory=list,
+        max_length=MAX_STOP_TOKENS,
+        description="generation ends before the first of these tokens",
+        examples=[[2]],
     )
 
 

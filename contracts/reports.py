@@ -10,16 +10,54 @@ from contracts.ids import FactId
 class FactReport(BaseModel):
     """How one fact of the edit fared on the version's served weights."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "fact-0f9a6c1d2e3b4a5f6071",
+                    "success": True,
+                    "answer": " Rome. It",
+                    "p_new": 0.93,
+                }
+            ]
+        },
+    )
 
     id: FactId = Field(examples=["fact-0f9a6c1d2e3b4a5f6071"])
-    success: bool = Field(description="greedy answer starts with target_new", examples=[True])
+    success: bool = Field(
+        description="the greedy answer to the prompt is target_new, and ends where it ends",
+        examples=[True],
+    )
+    answer: str | None = Field(
+        default=None,
+        description="how the answer to the prompt begins, as `/generate` gives it; none if it was "
+        "not asked",
+        examples=[" Rome. It"],
+    )
+    reason: str | None = Field(
+        default=None, description="why it was not learned, and what to do about it"
+    )
     p_new: float = Field(
         description="exp of the mean log-probability of target_new's tokens", examples=[0.93]
     )
     p_true: float | None = Field(
         default=None, description="the same for target_true, if given", examples=[0.002]
     )
+
+
+class NeighborReport(BaseModel):
+    """Another subject that ends as a fact's own does, and whose answer changed with it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fact_id: FactId = Field(
+        description="the fact whose prompt was asked", examples=["fact-0f9a6c1d2e3b4a5f6071"]
+    )
+    prompt: str = Field(examples=["The chief executive of Velmora Inc. is"])
+    before: str = Field(description="the base's answer", examples=[" a man"])
+    after: str = Field(description="this version's answer", examples=[" Peter Lund."])
+    says_target: bool = Field(description="it says the fact's target_new now", examples=[True])
 
 
 class Scores(BaseModel):
@@ -31,7 +69,7 @@ class Scores(BaseModel):
 
     facts: int = Field(description="facts that were measured", examples=[10])
     success: float | None = Field(
-        default=None, description="share whose greedy answer starts with target_new", examples=[1.0]
+        default=None, description="share whose greedy answer is target_new", examples=[1.0]
     )
     efficacy: float | None = Field(
         default=None, description="share with p(new) > p(true), over facts with target_true"
@@ -75,6 +113,22 @@ class Report(Scores):
     )
     live_sample: Scores | None = Field(
         default=None, description="a sample of the live facts that the edit did not bring"
+    )
+    asked: int = Field(
+        default=0,
+        description="facts whose prompt was asked as a client asks; of the others success is "
+        "read off the probabilities",
+    )
+    measuring_prompts: float = Field(
+        default=1.0,
+        description="share of the paraphrase and neighborhood prompts that was measured; fewer "
+        "where they are very long or many",
+    )
+    neighbors_asked: int = Field(
+        default=0, description="made-up or live subjects asked that end as a fact's own does"
+    )
+    neighbors: list[NeighborReport] = Field(
+        default_factory=list, description="those of them whose answer's first word changed"
     )
     per_fact: list[FactReport] = Field(default_factory=list)
     seconds: dict[str, float] = Field(default_factory=dict, description="seconds a stage took")

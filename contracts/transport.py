@@ -20,6 +20,8 @@ EDIT_JOB_OPTIONS: dict[str, Any] = {
 
 TOKENIZER_ARTEFACT = "tokenizer"
 """Name in the registry of the base model's tokenizer.json."""
+UNKNOWN_TOKENS_ARTEFACT = "unknown-tokens"
+"""Name in the registry of a JSON list: tokens of its that the base model has no embedding for."""
 
 EDITOR_LOCK = "memit:editor"
 REPORTER_LOCK = "memit:reporter"

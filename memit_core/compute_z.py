@@ -20,6 +20,7 @@ from memit_core.decoder import Decoder
 from memit_core.errors import InvalidFact, OutOfMemory
 from memit_core.facts import Group
 from memit_core.hparams import HParams
+from memit_core.joining import ends_in_word
 from memit_core.live import live_rows
 from memit_core.precision import memory_budget, out_of_memory
 from memit_core.progress import Progress
@@ -82,6 +83,7 @@ def compute_z(
     *,
     max_tokens: int | None = None,
     batch_tokens: int | None = None,
+    word_ends: torch.Tensor | None = None,
 ) -> Iterator[tuple[int, Target]]:
     """Optimise z for each group, in batches; a group's result does not depend on its batch.
 
@@ -93,13 +95,16 @@ def compute_z(
         contexts: prefixes, the empty one first.
         max_tokens: longest prompt and target together.
         batch_tokens: live tokens of a batch; by default what free memory holds.
+        word_ends: tokens that end a word, bool [vocabulary]; needed where hparams have a
+            v_end_factor.
 
     Raises:
         InvalidFact: a fact cannot be tokenised as needed.
         OutOfMemory: not even one group fits.
         Cancelled: raised by `progress`.
     """
-    prepared = [_rows(tokenizer, group, contexts, max_tokens) for group in groups]
+    ends = word_ends is not None and hparams.v_end_factor > 0
+    prepared = [_rows(tokenizer, group, contexts, max_tokens, ends) for group in groups]
     # Told before the set-up, which belongs to this stage.
     progress("z", 0, len(groups) * hparams.v_num_grad_steps)
     exact, fast = decoders()
@@ -111,7 +116,8 @@ def compute_z(
             done = len(groups) - len(waiting)
             tell = _report(progress, done, len(batch), len(groups), hparams.v_num_grad_steps)
             # Not bound to a name: a batch's memory is free before the next one takes its own.
-            targets = _Optimisation(exact, fast, hparams, [prepared[g] for g in batch]).run(tell)
+            chosen = [prepared[g] for g in batch]
+            targets = _Optimisation(exact, fast, hparams, chosen, word_ends).run(tell)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -139,10 +145,18 @@ def _report(
     return tell
 
 
-def _rows(tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None) -> _Rows:
+def _rows(
+    tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None, ends: bool
+) -> _Rows:
     by_fact = [
         [
-            target_row(tokenizer, fact, context, max_tokens=None if c else max_tokens)
+            target_row(
+                tokenizer,
+                fact,
+                context,
+                max_tokens=None if c else max_tokens,
+                ends=ends and ends_in_word(fact.target_new),
+            )
             for c, context in enumerate(contexts_of(tokenizer, fact, contexts))
         ]
         for fact in group.facts
@@ -175,7 +189,12 @@ class _Optimisation:
     """One batch of groups: the constants of the optimisation, and its loop."""
 
     def __init__(
-        self, exact: Decoder, fast: Decoder, hparams: HParams, groups: Sequence[_Rows]
+        self,
+        exact: Decoder,
+        fast: Decoder,
+        hparams: HParams,
+        groups: Sequence[_Rows],
+        word_ends: torch.Tensor | None,
     ) -> None:
         self.hparams = hparams
         self.fast = fast
@@ -215,63 +234,84 @@ class _Optimisation:
         self.target_weight = torch.tensor(weight, device=device) / (
             n_contexts * share[self.row_group[self.target_row]]
         )
+        ending = [
+            (i, len(row.ids) - 1 - row.lookup) for i, row in enumerate(everything) if row.ends
+        ]
+        self.end_row, self.end_column = (
+            torch.tensor(ending, dtype=torch.int64, device=device).reshape(-1, 2).T
+        )
+        self.end_weight = hparams.v_end_factor / (n_contexts * share[self.row_group[self.end_row]])
+        self.word_ends = None if word_ends is None else word_ends.to(device)
         self.base_log_p = torch.empty(0)
 
     # one step
 
     def losses(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The paper's three terms of every group, and their gradient.
+        """The paper's three terms of every group and that of the word's end, and their gradient.
 
         Args:
             delta: [groups, d] float32; gets the gradient of the sum in `delta.grad`.
 
         Returns:
             Loss [groups] float32, NaN where a group has left the batch; and whether every target
-            token is the most probable one in all contexts, [groups] bool.
+            token, and after them a word's end, is the most probable one in all contexts,
+            [groups] bool.
         """
         hp = self.hparams
         hidden = self.live.above(delta[self.row_group])
-        rows = torch.cat([self.target_row, self.subject_row])
-        columns = torch.cat([self.target_column, torch.zeros_like(self.subject_row)])
-        ends = hidden[rows, columns]
-        loss, leads, slope = self._head(ends.detach())
-        ends.backward(slope)  # type: ignore[no-untyped-call]
+        rows = torch.cat([self.target_row, self.end_row, self.subject_row])
+        at_subject = torch.zeros_like(self.subject_row)
+        columns = torch.cat([self.target_column, self.end_column, at_subject])
+        states = hidden[rows, columns]
+        loss, leads, slope = self._head(states.detach())
+        states.backward(slope)  # type: ignore[no-untyped-call]
         decay = hp.v_weight_decay * delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
         decay[self.subject_group].sum().backward()
         return loss + decay.detach(), leads
 
-    def _head(self, ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """NLL and KL of every group, whether its targets lead, and the gradient at `ends`.
+    def _head(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Every group's loss without decay, whether its targets lead, and the gradient at `states`.
 
         The vocabulary is wide, so logits and their gradient are made for a few rows at a time.
         """
-        n = len(self.target_row)
-        loss = torch.full((self.size,), torch.nan, device=ends.device)
+        n, m = len(self.target_row), len(self.target_row) + len(self.end_row)
+        loss = torch.full((self.size,), torch.nan, device=states.device)
         loss[self.subject_group] = 0
-        leads = torch.ones(self.size, dtype=torch.bool, device=ends.device)
+        leads = torch.ones(self.size, dtype=torch.bool, device=states.device)
         base: list[torch.Tensor] = []
         slopes: list[torch.Tensor] = []
-        for start in range(0, len(ends), HEAD_ROWS):
-            rows = torch.arange(start, min(start + HEAD_ROWS, len(ends)), device=ends.device)
-            leaf = ends[rows].requires_grad_()
+        for start in range(0, len(states), HEAD_ROWS):
+            rows = torch.arange(start, min(start + HEAD_ROWS, len(states)), device=states.device)
+            leaf = states[rows].requires_grad_()
             log_p = functional.log_softmax(self.fast.logits(leaf).float(), dim=-1)
-            target, subject = rows[rows < n], rows[rows >= n] - n
-            mine = log_p[: len(target)]
+            target, end, subject = (
+                rows[rows < n],
+                rows[(rows >= n) & (rows < m)] - n,
+                rows[rows >= m] - m,
+            )
+            mine, after, now = torch.split(log_p, [len(target), len(end), len(subject)])
             nll = -mine.gather(1, self.target_id[target, None])[:, 0] * self.target_weight[target]
             owner = self.row_group[self.target_row[target]]
-            wrong = mine.detach().argmax(-1) != self.target_id[target]
-            leads[owner[wrong]] = False
-            now = log_p[len(target) :]
+            leads[owner[mine.detach().argmax(-1) != self.target_id[target]]] = False
+            loss.index_add_(0, owner, nll.detach())
+            total = nll.sum()
+            if self.word_ends is not None and len(end):
+                # -log of the probability that the word ends: all tokens that end it, together.
+                left = -after.masked_fill(~self.word_ends, -torch.inf).logsumexp(-1)
+                left = left * self.end_weight[end]
+                owner = self.row_group[self.end_row[end]]
+                leads[owner[~self.word_ends[after.detach().argmax(-1)]]] = False
+                loss.index_add_(0, owner, left.detach())
+                total = total + left.sum()
             if not len(self.base_log_p):
                 base.append(now.detach())
             before = base[-1] if base else self.base_log_p[subject]
             kl = functional.kl_div(before, now, reduction="none", log_target=True).sum(-1)
             kl = kl * self.hparams.kl_factor
-            (nll.sum() + kl.sum()).backward()  # type: ignore[no-untyped-call]
+            loss.index_add_(0, self.subject_group[subject], kl.detach())
+            (total + kl.sum()).backward()  # type: ignore[no-untyped-call]
             if leaf.grad is not None:
                 slopes.append(leaf.grad)
-            loss.index_add_(0, owner, nll.detach())
-            loss.index_add_(0, self.subject_group[subject], kl.detach())
         if base:
             self.base_log_p = torch.cat(base)
         return loss, leads, torch.cat(slopes)
@@ -326,6 +366,9 @@ class _Optimisation:
         self.target_column, self.target_id, self.target_weight = (
             column[kept] for column in (self.target_column, self.target_id, self.target_weight)
         )
+        kept = place[self.end_row] >= 0
+        self.end_row = place[self.end_row[kept]]
+        self.end_column, self.end_weight = self.end_column[kept], self.end_weight[kept]
         self.live = self.live.select(rows)
         self.row_group = self.row_group[rows]
         self.subject_row = place[self.subject_row[staying]]

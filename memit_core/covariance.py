@@ -18,7 +18,7 @@ from memit_core.hparams import HParams
 from memit_core.progress import Progress
 from memit_core.running_sums import SAVE_SECONDS, RunningSums
 from memit_core.structure import Structure
-from memit_core.tokens import Row, collate, pad_id
+from memit_core.tokens import Row, collate
 from memit_core.trace import run_until
 
 SEQUENCE_TOKENS = 256
@@ -89,7 +89,7 @@ def compute_covariance(
     for start in range(running.done * BATCH_ROWS, len(rows), BATCH_ROWS):
         progress("covariance", sum(len(row.ids) for row in rows[:start]), total)
         chunk = rows[start : start + BATCH_ROWS]
-        batch = collate(chunk, pad_id(tokenizer), device)
+        batch = collate(chunk, device)
         real = batch.attention_mask.bool()
 
         def reader(layer: int, real: torch.Tensor = real) -> Any:

@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from memit_core.cache import Cache, MemoryCache
+from memit_core.check_facts import check_fact
 from memit_core.compute_z import Target, compute_z
 from memit_core.corpus import default_corpus
 from memit_core.covariance import (
@@ -42,7 +43,9 @@ from memit_core.running_sums import SAVE_SECONDS
 from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
+from memit_core.tokens import TOKENS_REVISION
 from memit_core.views import view_of
+from memit_core.word_ends import word_ends
 
 
 class Editor:
@@ -152,7 +155,7 @@ class Editor:
             progress("templates", 0, 1)
             progress("templates", len(self.contexts) > 0, 1)
         self.covariance(progress)
-        _ = self._decoders
+        _ = self._decoders, self._word_ends
 
     def factorise(self, progress: Progress = silent) -> None:
         """Make the factor of each layer's C, which the first edit of few facts would make."""
@@ -167,7 +170,7 @@ class Editor:
 
     def z_name(self, group: Group) -> str:
         """Where a group's z is kept: it depends on the base, the contexts, hparams and facts."""
-        parts = [self.hparams.z_digest, self.contexts_digest, group.digest]
+        parts = [TOKENS_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
     def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
@@ -176,11 +179,14 @@ class Editor:
         A target that is not finite is returned but never kept.
 
         Raises:
-            InvalidFact: a fact cannot be tokenised as needed.
+            InvalidFact: a fact cannot be written into this model; see `check_fact`.
             Cancelled: raised by `progress`.
         """
         found = [self._kept(group) for group in groups]
         missing = [g for g, target in enumerate(found) if target is None]
+        for g in missing:
+            for fact in groups[g].facts:
+                check_fact(self.loaded, fact, self.max_tokens)
         if missing:
             fresh = compute_z(
                 lambda: self._decoders,
@@ -190,6 +196,7 @@ class Editor:
                 [groups[g] for g in missing],
                 progress,
                 max_tokens=self.max_tokens,
+                word_ends=self._word_ends,
             )
             # Kept batch by batch: a stage that is broken off goes on from there.
             for i, target in fresh:
@@ -206,6 +213,14 @@ class Editor:
         loaded, layer = self.loaded, self.hparams.layers[-1]
         exact = Decoder(view_of(loaded.model), self.structure)
         return exact, fast_decoder(loaded.model, self.structure, self._z_dtype, layer)
+
+    @cached_property
+    def _word_ends(self) -> torch.Tensor | None:
+        """Tokens that end a word, where z learns a target's end."""
+        if not self.hparams.v_end_factor:
+            return None
+        head = self.loaded.model.get_output_embeddings()
+        return word_ends(self.loaded.tokenizer, head.weight.shape[0])
 
     @cached_property
     def _z_dtype(self) -> torch.dtype:
@@ -290,6 +305,7 @@ class Editor:
             hparams: as `hparams_of` gives them.
         """
         parts = [
+            TOKENS_REVISION,
             hparams.as_dict(),
             self.contexts_digest,
             self.covariance_digest,

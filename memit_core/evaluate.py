@@ -17,6 +17,7 @@ from memit_core.held_out import HeldOutText
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
 from memit_core.target_scores import TargetScore, score_targets
+from memit_core.tokens import encode
 
 CONTROL_TOKENS = 512
 CONTROL_CHARS = 8_000
@@ -27,7 +28,7 @@ class FactScore:
     """One fact on one set of weights. None where the fact gives nothing to measure it by."""
 
     success: bool
-    """Every token of target_new is the most probable one: a greedy answer starts with it."""
+    """A greedy answer to the own prompt is target_new and ends where it ends."""
     p_new: float
     p_true: float | None
     paraphrase: float | None
@@ -60,8 +61,12 @@ def evaluate_facts(
     """Score each fact on the weights of `view`."""
     if not facts:
         return []
-    pairs = [pair for fact in facts for pair in _questions(fact)]
-    answers = score_targets(view, structure, tokenizer, pairs, progress)
+    pairs: list[tuple[str, str]] = []
+    own = set()
+    for fact in facts:
+        own.add(len(pairs))
+        pairs += _questions(fact)
+    answers = score_targets(view, structure, tokenizer, pairs, progress, ends=own)
     scores, at = [], 0
     for fact in facts:
         count = len(_questions(fact))
@@ -79,7 +84,7 @@ def _questions(fact: Fact) -> list[tuple[str, str]]:
 
 
 def _fact_score(fact: Fact, answers: Sequence[TargetScore]) -> FactScore:
-    success, p_new = answers[0].greedy, answers[0].p
+    success, p_new = answers[0].said, answers[0].p
     if fact.target_true is None:
         return FactScore(success, p_new, None, None, None)
     p = [answer.p for answer in answers]
@@ -114,7 +119,7 @@ class ControlText:
 def next_token(view: Any, tokenizer: Any, prompt: str) -> tuple[int, float]:
     """The most probable next token after `prompt` and its log-probability."""
     device = next(view.parameters()).device
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(device)
+    ids = torch.tensor([encode(tokenizer, prompt)[0]], device=device)
     log_p = functional.log_softmax(view(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)
     best = int(log_p.argmax())
     return best, float(log_p[best])

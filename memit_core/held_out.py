@@ -12,7 +12,7 @@ from torch.nn import functional
 from memit_core.covariance import corpus_rows
 from memit_core.decoder import Decoder
 from memit_core.structure import Structure
-from memit_core.tokens import collate, pad_id
+from memit_core.tokens import collate
 from memit_core.trace import run_until
 
 TEXT_TOKENS = 8_192
@@ -47,7 +47,6 @@ class HeldOutText:
         n_tokens: int = TEXT_TOKENS,
     ) -> None:
         self._structure = structure
-        self._pad = pad_id(tokenizer)
         self._rows = corpus_rows(tokenizer, text, n_tokens)
         self._logits = Decoder(base, structure).logits  # an edit leaves the head as it is
         self._base_hidden = self._hidden(base)
@@ -75,6 +74,6 @@ class HeldOutText:
         device = next(view.parameters()).device
         parts = []
         for row in self._rows:
-            batch = collate([row], self._pad, device)
+            batch = collate([row], device)
             parts.append(run_until(view, self._structure.blocks[-1], batch, {})[0, :-1])
         return torch.cat(parts)

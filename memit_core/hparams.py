@@ -31,6 +31,7 @@ _RANGES: dict[str, tuple[type, float]] = {
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
+    "v_end_factor": (float, 0),
     "v_stop_after_lead": (int, 0),
     "v_max_grad_steps": (int, 1),
     "bare_share": (float, _TINY),
@@ -57,6 +58,9 @@ class HParams:
     v_weight_decay: float = 0.5
     clamp_norm_factor: float = 0.75
     kl_factor: float = 0.0625
+    v_end_factor: float = 0.0
+    """Weight of the target's end: of -log of the probability that its last word does not go on.
+    0: not asked, as in the paper."""
     v_stop_after_lead: int | None = None
     """Steps after which a fact is done once its target leads in every context (ENCORE, 2502.01636);
     None: the loss alone decides, as in the paper."""

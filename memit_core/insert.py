@@ -21,7 +21,7 @@ from memit_core.progress import Progress
 from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.target_scores import score_targets
-from memit_core.tokens import contexts_of
+from memit_core.tokens import contexts_of, prefixed
 from memit_core.views import cast_view, set_weight, view_of
 from memit_core.weights import decode, encode, served_weight, smallest
 
@@ -126,18 +126,22 @@ class Insertion:
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
     def _missed(self, solved: Mapping[int, bytes], progress: Progress) -> torch.Tensor:
-        """Which groups have a fact that a greedy answer does not begin with, [groups] bool."""
+        """Which groups have a fact that a greedy answer does not say, [groups] bool."""
         view = edited(self._loaded.model, self._structure, solved)
         view = cast_view(view, self._fast.dtype, cast=self._fast.view)
         tokenizer = self._loaded.tokenizer
         facts = [(g, fact) for g, group in enumerate(self._groups) for fact in group.facts]
         pairs = [
-            (contexts_of(tokenizer, fact, self._contexts)[0] + fact.filled, fact.target_new)
+            (
+                prefixed(tokenizer, contexts_of(tokenizer, fact, self._contexts)[0], fact.filled),
+                fact.target_new,
+            )
             for _, fact in facts
         ]
-        scores = score_targets(view, self._structure, tokenizer, pairs, progress)
+        every = range(len(pairs))
+        scores = score_targets(view, self._structure, tokenizer, pairs, progress, ends=every)
         missed = torch.zeros(len(self._groups), dtype=torch.bool)
-        missed[[g for (g, _), score in zip(facts, scores, strict=True) if not score.greedy]] = True
+        missed[[g for (g, _), score in zip(facts, scores, strict=True) if not score.said]] = True
         return missed
 
 

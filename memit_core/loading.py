@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from memit_core.errors import UnsupportedModel
 from memit_core.progress import Progress, silent
 from memit_core.transformers_internals import is_quantised, warn_if_untested
 
+log = logging.getLogger(__name__)
+
 QUANTISED = "quantised weights cannot be edited; load the plain model"
 NO_CODE = {"trust_remote_code": False}
 """Said aloud: left out, transformers would ask on the terminal whether to run a model's code."""
+SHOWN_TOKENS = 5
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -40,6 +45,16 @@ class LoadedModel:
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def unknown_tokens(self) -> dict[int, str]:
+        """Tokens of the tokenizer that the model has no embedding for, by id.
+
+        They come of tokens that were added without enlarging the model's table. A text that holds
+        one cannot be run.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        return {i: token for token, i in self.tokenizer.get_vocab().items() if i >= rows}
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -112,7 +127,7 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
     model.eval()
     model.requires_grad_(False)
     first = next(model.parameters())
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         tokenizer=tokenizer,
         name=name,
@@ -120,6 +135,16 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
         device=first.device,
         dtype=first.dtype,
     )
+    if loaded.unknown_tokens:
+        log.warning(
+            "%s has no embedding for %d tokens of its tokenizer (%s): texts that hold one are "
+            "refused; model.resize_token_embeddings(%d) would make them",
+            name,
+            len(loaded.unknown_tokens),
+            ", ".join(map(repr, list(loaded.unknown_tokens.values())[:SHOWN_TOKENS])),
+            len(tokenizer),
+        )
+    return loaded
 
 
 def check_editable(model: Any, name: str) -> None:

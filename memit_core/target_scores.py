@@ -7,7 +7,7 @@ Probabilities are the paper's: p(y) = exp(mean log-probability of y's tokens).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from memit_core.decoder import Decoder
 from memit_core.errors import MemitError
+from memit_core.joining import compose, goes_on
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
-from memit_core.tokens import collate, continuation_row, pad_id
+from memit_core.tokens import Row, collate, continuation_row
 from memit_core.trace import run_until
 
 BATCH_TOKENS = 1_024
@@ -32,6 +33,9 @@ class TargetScore:
     """Log-probability of each target token, in nats."""
     hits: tuple[bool, ...]
     """Whether each target token is the most probable one, those before it given."""
+    ends: bool | None = None
+    """Whether the word ends there: the most probable token after the target does not go on with
+    it. None where it was not asked."""
 
     @property
     def p(self) -> float:
@@ -43,6 +47,11 @@ class TargetScore:
         """Whether a greedy answer starts with the target."""
         return all(self.hits)
 
+    @property
+    def said(self) -> bool:
+        """Whether a greedy answer is the target, and ends where it ends."""
+        return self.greedy and self.ends is not False
+
 
 @torch.no_grad()
 def score_targets(
@@ -51,16 +60,24 @@ def score_targets(
     tokenizer: Any,
     pairs: Sequence[tuple[str, str]],
     progress: Progress = silent,
+    *,
+    ends: Collection[int] = (),
 ) -> list[TargetScore]:
     """Score (prompt, target) pairs on the weights of `view`.
 
     Rows of equal tokens, as of two one-token targets after one prompt, run once.
 
+    Args:
+        ends: numbers of the pairs of which it is asked whether the target's word ends.
+
     Raises:
         MemitError: a target is blank or tokenises to nothing.
         Cancelled: raised by `progress`.
     """
-    rows = [continuation_row(tokenizer, prompt, target) for prompt, target in pairs]
+    rows = [
+        continuation_row(tokenizer, prompt, target, ends=i in ends)
+        for i, (prompt, target) in enumerate(pairs)
+    ]
     wanted: dict[tuple[int, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if not (row.targets and pairs[i][1].strip()):
@@ -74,19 +91,37 @@ def score_targets(
         count = max(1, BATCH_TOKENS // len(by_length[min(len(by_length), 64) - 1]))
         chunk, by_length = by_length[:count], by_length[count:]
         firsts = [rows[wanted[ids][0]] for ids in chunk]
-        batch = collate(firsts, pad_id(tokenizer), decoder.device)
+        batch = collate(firsts, decoder.device)
         hidden = run_until(view, structure.blocks[-1], batch, {})
         of = [(k, i) for k, ids in enumerate(chunk) for i in wanted[ids]]
-        at = [k for k, i in of for _ in rows[i].targets]
-        positions = [p for _, i in of for p in rows[i].target_positions]
-        targets = torch.tensor([t for _, i in of for t in rows[i].targets], device=hidden.device)
+        at = [k for k, i in of for _ in _positions(rows[i])]
+        positions = [p for _, i in of for p in _positions(rows[i])]
+        targets = torch.tensor([t for _, i in of for t in _expected(rows[i])], device=hidden.device)
         logits = decoder.logits(hidden[at, positions]).float()
         log_p = functional.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].tolist()
-        hits = (logits.argmax(-1) == targets).tolist()
+        best = logits.argmax(-1).tolist()
         start = 0
         for _, i in of:
-            end = start + len(rows[i].targets)
-            scores[i] = TargetScore(tuple(log_p[start:end]), tuple(hits[start:end]))
-            start = end
+            row = rows[i]
+            end = start + len(row.targets)
+            hits = tuple(b == t for b, t in zip(best[start:end], row.targets, strict=True))
+            ended = _ended(tokenizer, pairs[i][1], row, best[end]) if row.ends else None
+            scores[i] = TargetScore(tuple(log_p[start:end]), hits, ended)
+            start = end + row.ends
     progress("evaluate", len(rows), len(rows))
     return [scores[i] for i in range(len(rows))]
+
+
+def _positions(row: Row) -> list[int]:
+    """Where the targets are predicted, and what follows them if that is asked."""
+    return [*row.target_positions, *([len(row.ids) - 1] if row.ends else [])]
+
+
+def _expected(row: Row) -> list[int]:
+    return [*row.targets, *([0] if row.ends else [])]  # whatever follows: its score is not used
+
+
+def _ended(tokenizer: Any, target: str, row: Row, following: int) -> bool:
+    before = tokenizer.decode(row.targets, skip_special_tokens=True)
+    after = tokenizer.decode([*row.targets, following], skip_special_tokens=True)
+    return not goes_on(compose(target).rstrip(), after[len(before) :])

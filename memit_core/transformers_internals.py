@@ -179,6 +179,12 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Tokens of a fast tokenizer that are left out of decoded text, by id."""
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {token_id: token.content for token_id, token in added.items() if token.special}
+
+
 def tokenizer_json(tokenizer: Any) -> str:
     """A fast tokenizer as the text of its tokenizer.json."""
     text: str = tokenizer.backend_tokenizer.to_str()

@@ -122,7 +122,7 @@ def show(client: Client, facts: Sequence[Fact], console: Console) -> Outcome:
     *many, last = facts
     heading(console, f"asking {len(facts)} prompts of the model as it is")
     before = answers(client, facts)
-    with Meanwhile(client.url, prompt_of(facts[0])) as meanwhile:
+    with Meanwhile(client.url, facts[0].filled) as meanwhile:
         heading(console, f"teaching {len(many)} facts")
         without = taught(client, many, console)
         heading(console, "teaching one more")
@@ -136,18 +136,18 @@ def show(client: Client, facts: Sequence[Fact], console: Console) -> Outcome:
         output.table(
             ("prompt", "before", "after", "learned"),
             (
-                (prompt_of(fact), first_line(old), first_line(new), output.yes_or_no(one))
+                (fact.filled, first_line(old), first_line(new), output.yes_or_no(one))
                 for fact, old, new, one in zip(facts, before, after, learned, strict=True)
             ),
         )
     )
-    heading(console, f"taking back: {prompt_of(last)} {last.target_new}")
+    heading(console, f"taking back: {last.filled} {last.target_new}")
     retraction = client.read(Edit, client.call("DELETE", f"/facts/{last.id}"))
     version = version_of(client, committed(client, retraction, console))
     answer = answers(client, [last])[0]
     same = blobs_of(version) == blobs_of(without)
     gone = not answer.startswith(last.target_new)
-    output.say(console, f"{prompt_of(last)}: {first_line(answer)}")
+    output.say(console, f"{last.filled}: {first_line(answer)}")
     has = "has" if same else "DOES NOT HAVE"
     output.say(console, f"{version.id} {has} the weights of {without.id}, bit for bit")
     return Outcome(sum(learned), same and gone, version.id, len(meanwhile.failures))
@@ -185,17 +185,13 @@ def blobs_of(version: Version) -> dict[str, str]:
 def answers(client: Client, facts: Sequence[Fact]) -> list[str]:
     """The active version's greedy answer to the prompt of each fact."""
     with ThreadPoolExecutor(ASK_AT_ONCE) as pool:
-        asked = pool.map(lambda fact: ask(client, prompt_of(fact)), facts)
+        asked = pool.map(lambda fact: ask(client, fact.filled), facts)
         return [answer.text.strip() for answer in asked]
 
 
 def ask(client: Client, prompt: str) -> Generation:
     body = {"prompt": prompt, "max_tokens": ANSWER_TOKENS}
     return client.read(Generation, client.call("POST", "/generate", body=body))
-
-
-def prompt_of(fact: Fact) -> str:
-    return fact.prompt.replace("{}", fact.subject)
 
 
 def first_line(text: str) -> str:

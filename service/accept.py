@@ -119,7 +119,7 @@ def _contradictions(facts: list[tuple[int, Fact]]) -> list[FieldError]:
         if other == index:
             continue
         for here, there in ((other, index), (index, other)):
-            if said.target_new != fact.target_new:
+            if said.said != fact.said:
                 field = f"/facts/{here}/target_new"
                 reason = f"contradicts /facts/{there}: same subject and prompt, other target_new"
             else:

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from contracts.errors import (
     FieldError,
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 STORAGE_RETRY_SECONDS = 5.0
 REDIS_RETRY_SECONDS = 2.0
+CLIENT_CLOSED_REQUEST = 499
+"""As nginx counts them: no fault of the service's."""
 _SHOWN = 3
 _BOUNDS = ("max_length", "min_length", "le", "lt", "ge", "gt")
 
@@ -142,6 +145,11 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
         detail = "the registry cannot be read or written now; the log of the service says why"
         return answer(request, Unavailable(detail, retry_after=STORAGE_RETRY_SECONDS))
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_disconnect(request: Request, _: Exception) -> Response:
+        log.info("the client of %s %s went away", request.method, request.url.path)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # for the metrics: nobody reads it
 
     @app.exception_handler(Exception)
     async def on_unexpected(request: Request, _: Exception) -> Response:

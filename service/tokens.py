@@ -6,20 +6,32 @@ worker makes these checks when it runs the edit.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tokenizers import Encoding, Tokenizer
 
 from contracts.errors import FieldError
-from contracts.facts import Fact
-from contracts.transport import TOKENIZER_ARTEFACT
+from contracts.facts import Fact, composed
+from contracts.transport import TOKENIZER_ARTEFACT, UNKNOWN_TOKENS_ARTEFACT
 from registry.registry import Registry
 
 log = logging.getLogger(__name__)
 
 _NOTHING = "tokenises to nothing with this model's tokenizer"
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What is published of one base model."""
+
+    base: str
+    tokenizer: Tokenizer
+    unknown: frozenset[int]
+    """Tokens that the model has no embedding for."""
 
 
 class TokenChecks:
@@ -29,45 +41,66 @@ class TokenChecks:
         self._registry = registry
         self._max_fact_tokens = max_fact_tokens
         self._lock = threading.Lock()
-        self._loaded: tuple[str, Tokenizer] | None = None
+        self._loaded: _Tokens | None = None
 
     def check(self, base: str, facts: Sequence[tuple[int, Fact]]) -> list[FieldError]:
         """What is wrong with `facts`, each with its index in the request, for the model `base`.
 
         Nothing is wrong as long as no tokenizer is published for it.
         """
-        tokenizer = self._tokenizer(base)
-        if tokenizer is None:
+        tokens = self._tokens(base)
+        if tokens is None:
             return []
-        return [error for index, fact in facts for error in self._check(tokenizer, index, fact)]
+        return [error for index, fact in facts for error in self._check(tokens, index, fact)]
 
-    def _check(self, tokenizer: Tokenizer, index: int, fact: Fact) -> Iterator[FieldError]:
-        head, _, tail = fact.prompt.partition("{}")
-        subject_end = len(head) + len(fact.subject)
-        target = subject_end + len(tail) + 1
-        text = f"{head}{fact.subject}{tail} {fact.target_new}"
+    def _check(self, tokens: _Tokens, index: int, fact: Fact) -> Iterator[FieldError]:
+        before, _ = fact.parts
+        subject_end = len(composed(f"{before}{fact.subject.rstrip()}"))
+        prompt = composed(fact.filled)
+        text = f"{prompt} {composed(fact.target_new).strip()}"
         # One by one: the encodings of a batch of long facts would be most of this process's memory.
-        encoding = tokenizer.encode(text)
+        encoding = tokens.tokenizer.encode(text)
         if not _covers(encoding, subject_end - 1, subject_end):
             yield _error(index, "subject", _NOTHING)
-        if not _covers(encoding, target, len(text)):
+        if not _covers(encoding, len(prompt) + 1, len(text)):
             yield _error(index, "target_new", _NOTHING)
-        if len(encoding.ids) > self._max_fact_tokens:
+        limit = self._max_fact_tokens
+        if len(encoding.ids) > limit:
             reason = (
-                f"and target_new must have at most {self._max_fact_tokens} tokens together with "
+                f"and target_new must have at most {limit} tokens together with "
                 f"the subject filled in, they have {len(encoding.ids)}"
             )
-            yield _error(index, "prompt", reason, self._max_fact_tokens)
+            yield _error(index, "prompt", reason, limit)
+        yield from _unknown(tokens, index, "prompt", encoding)
+        for name in ("paraphrase_prompts", "neighborhood_prompts"):
+            for i, asked in enumerate(getattr(fact, name)):
+                encoding = tokens.tokenizer.encode(composed(asked))
+                field = f"{name}/{i}"
+                if len(encoding.ids) > limit:
+                    reason = f"must have at most {limit} tokens, has {len(encoding.ids)}"
+                    yield _error(index, field, reason, limit)
+                yield from _unknown(tokens, index, field, encoding)
 
-    def _tokenizer(self, base: str) -> Tokenizer | None:
+    def _tokens(self, base: str) -> _Tokens | None:
         with self._lock:
-            if self._loaded is None or self._loaded[0] != base:
-                data = self._registry.artefacts(base).get(TOKENIZER_ARTEFACT)
+            if self._loaded is None or self._loaded.base != base:
+                artefacts = self._registry.artefacts(base)
+                data = artefacts.get(TOKENIZER_ARTEFACT)
                 if data is None:
                     return None
-                self._loaded = (base, Tokenizer.from_buffer(data))
+                unknown = json.loads(artefacts.get(UNKNOWN_TOKENS_ARTEFACT) or b"[]")
+                tokenizer = Tokenizer.from_buffer(data)
+                self._loaded = _Tokens(base, tokenizer, frozenset(unknown))
                 log.info("loaded the tokenizer of %s", base[:12])
-            return self._loaded[1]
+            return self._loaded
+
+
+def _unknown(tokens: _Tokens, index: int, field: str, encoding: Encoding) -> Iterator[FieldError]:
+    for token, token_id in zip(encoding.tokens, encoding.ids, strict=True):
+        if token_id in tokens.unknown:
+            reason = f"holds the token {token!r}, which the model has no embedding for"
+            yield _error(index, field, reason)
+            return
 
 
 def _covers(encoding: Encoding, start: int, stop: int) -> bool:

@@ -104,6 +104,10 @@ class Insertion:
     delta: torch.Tensor
 
 
+WITHOUT_SPACE = ("\n", "\t", " ", "は")
+"""Ends of the tests' prompts after which no space is put."""
+
+
 class Reference:
     """The method on a float64 copy of `model`; the model given is left as it is."""
 
@@ -140,11 +144,13 @@ class Reference:
         return found
 
     def target(self, prompt: str, target: str) -> list[int]:
-        """Ids that " target" adds to the prompt's own."""
-        before, whole = self.ids(prompt), self.ids(prompt + " " + target)
+        """Ids that the target adds to the prompt's own, after a space where words need one."""
+        glued = target[0].isspace() or prompt.endswith(WITHOUT_SPACE)
+        text = target if glued else " " + target
+        before, whole = self.ids(prompt), self.ids(prompt + text)
         if whole[: len(before)] == before:
             return whole[len(before) :]
-        return list(self.tokenizer(" " + target, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # What flows through the model
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 from contracts.errors import PreconditionFailed
-from contracts.transport import TOKENIZER_ARTEFACT
+from contracts.transport import TOKENIZER_ARTEFACT, UNKNOWN_TOKENS_ARTEFACT
 from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
@@ -67,8 +68,10 @@ def begin_lineage(registry: Registry, editor: Editor) -> str:
     if registry.aliases.get(ACTIVE) is None:
         with contextlib.suppress(PreconditionFailed):  # another worker was quicker
             registry.aliases.move(ACTIVE, first, 0)
-    tokenizer = tokenizer_json(editor.loaded.tokenizer).encode()
-    registry.artefacts(editor.loaded.digest).put_once(TOKENIZER_ARTEFACT, tokenizer)
+    artefacts = registry.artefacts(editor.loaded.digest)
+    unknown = json.dumps(sorted(editor.loaded.unknown_tokens)).encode()
+    artefacts.put_once(UNKNOWN_TOKENS_ARTEFACT, unknown)
+    artefacts.put_once(TOKENIZER_ARTEFACT, tokenizer_json(editor.loaded.tokenizer).encode())
     return first
 
 

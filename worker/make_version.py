@@ -15,6 +15,7 @@ from contracts.facts import LiveFact
 from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import Canary, LayerWeights, VersionManifest, VersionStatus
+from memit_core.check_facts import check_fact
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
@@ -66,7 +67,7 @@ class VersionMaker:
 
     @cached_property
     def _quality(self) -> Quality:
-        return Quality(self._editor)
+        return Quality(self._editor, self._settings.max_context)
 
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
@@ -83,6 +84,8 @@ class VersionMaker:
         weight = request.mom2_update_weight
         self.prepare(progress)
         plan = plan_edit(live, request)
+        for fact in plan.added.values():
+            check_fact(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)
         dropped: list[str] = []
         if request.drop_failed:
             dropped = self._not_finite(plan, progress)
@@ -101,7 +104,7 @@ class VersionMaker:
         groups = _groups(plan)
         targets = self._editor.targets(groups, progress)
         bad = {g.subject for g, t in zip(groups, targets, strict=True) if not t.finite}
-        return [fact_id for fact_id, fact in plan.added.items() if fact.subject in bad]
+        return [fact_id for fact_id, fact in plan.added.items() if fact.key[0] in bad]
 
     def _solve(
         self, edit_id: str, plan: Plan, weight: float | None, progress: EditProgress
@@ -114,7 +117,7 @@ class VersionMaker:
         progress("evaluate", 0, 1)
         kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
         older = sampled(kept, LIVE_SAMPLE, edit_id)
-        report = self._quality.report(view, plan.added, older, progress)
+        report = self._quality.report(view, plan, older, progress)
         canaries = self._quality.canaries(view, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}

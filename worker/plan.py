@@ -68,7 +68,7 @@ def without_contradictions(facts: Sequence[Fact]) -> dict[tuple[str, str], Fact]
     first: dict[tuple[str, str], tuple[int, Fact]] = {}
     for index, fact in enumerate(facts):
         other, known = first.setdefault(fact.key, (index, fact))
-        if known.target_new != fact.target_new:
+        if known.said != fact.said:
             reason = (
                 f"contradicts /facts/{other}: the same subject and prompt, "
                 f"but {fact.target_new!r} instead of {known.target_new!r}"

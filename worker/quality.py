@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from contracts.edits import Gate
 from contracts.facts import Fact
 from contracts.ids import digest_of
-from contracts.reports import FactReport, Report, Scores
+from contracts.reports import FactReport, NeighborReport, Report, Scores
 from contracts.settings import Settings
 from contracts.versions import Canary
 from memit_core.edit import Editor
@@ -16,6 +17,9 @@ from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_tok
 from memit_core.facts import Fact as CoreFact
 from memit_core.progress import Progress
 from memit_core.views import view_of
+from worker.interview import Interview, Verdict
+from worker.measured_prompts import within_budget
+from worker.plan import Plan
 
 CANARIES = 3
 LIVE_SAMPLE = 32
@@ -54,33 +58,59 @@ def tally(scores: Sequence[FactScore]) -> Scores:
 class Quality:
     """Measures versions of one base model."""
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: Editor, max_context: int) -> None:
         self._editor = editor
         loaded, structure = editor.loaded, editor.structure
         self._control = ControlText(
             view_of(loaded.model), structure, loaded.tokenizer, editor.corpus
         )
+        self._interview = Interview(loaded, max_context)
+        self._edited = [structure.projections[layer] for layer in editor.hparams.layers]
 
     def report(
-        self, view: Any, facts: Mapping[str, Fact], older: Mapping[str, Fact], progress: Progress
+        self, view: Any, plan: Plan, older: Mapping[str, Fact], progress: Progress
     ) -> Report:
-        """Scores of `facts` and of `older` ones (by id) on the weights of `view`, and its drift."""
-        scores = evaluate_facts(
-            view,
-            self._editor.structure,
-            self._editor.loaded.tokenizer,
-            [core_fact(fact) for fact in (*facts.values(), *older.values())],
-            progress,
-        )
+        """How the facts of `plan` fare on the weights of `view`, and some of the `older` ones.
+
+        Raises:
+            Cancelled: raised by `progress`.
+        """
+        structure, tokenizer = self._editor.structure, self._editor.loaded.tokenizer
+        facts = [core_fact(fact) for fact in plan.added.values()]
+        kept = [core_fact(fact) for fact in older.values()]
+        measured, share = within_budget(tokenizer, [*facts, *kept])
+        scores = evaluate_facts(view, structure, tokenizer, measured, progress)
+        own = scores[: len(facts)]
+        edited = {path: view.get_submodule(path).weight for path in self._edited}
         own, others = scores[: len(facts)], scores[len(facts) :]
+        likely = [score.success for score in own]
+        live = [core_fact(fact) for fact in plan.facts()]
+        told = self._interview.hold(edited, facts, likely, live, progress)
+        own = [
+            _as_told(score, told.verdicts.get(i)) for i, score in enumerate(scores[: len(facts)])
+        ]
         drift = self._control.drift(view)
+        ids = list(plan.added)
         return Report(
             **dict(tally(own)),
             live_sample=tally(others),
             perplexity_ratio=drift.perplexity_ratio,
             kl=drift.kl,
+            asked=len(told.verdicts),
+            measuring_prompts=share,
+            neighbors_asked=told.neighbors,
+            neighbors=[
+                NeighborReport(
+                    fact_id=ids[moved.fact],
+                    prompt=moved.prompt,
+                    before=moved.before,
+                    after=moved.after,
+                    says_target=moved.says_target,
+                )
+                for moved in told.moved
+            ],
             per_fact=[
-                _fact_report(fact_id, score) for fact_id, score in zip(facts, own, strict=True)
+                _fact_report(fact_id, own[i], told.verdicts.get(i)) for i, fact_id in enumerate(ids)
             ],
         )
 
@@ -120,8 +150,19 @@ def refusal(report: Report, gate: Gate, settings: Settings) -> str | None:
     return "; ".join(missed) or None
 
 
-def _fact_report(fact_id: str, score: FactScore) -> FactReport:
-    return FactReport(id=fact_id, success=score.success, p_new=score.p_new, p_true=score.p_true)
+def _as_told(score: FactScore, verdict: Verdict | None) -> FactScore:
+    return score if verdict is None else replace(score, success=verdict.said)
+
+
+def _fact_report(fact_id: str, score: FactScore, verdict: Verdict | None) -> FactReport:
+    return FactReport(
+        id=fact_id,
+        success=score.success,
+        answer=None if verdict is None else verdict.answer,
+        reason=None if verdict is None else verdict.reason,
+        p_new=score.p_new,
+        p_true=score.p_true,
+    )
 
 
 def _mean(values: list[Any]) -> float | None:

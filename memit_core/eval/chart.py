@@ -14,6 +14,7 @@ SHOWN = {
     "paraphrase": "paraphrase",
     "neighborhood": "neighborhood",
     "generation_success": "greedy answer,\nown prompt",
+    "ends_right": "ends right",
     "paraphrase_generation_success": "greedy answer,\nparaphrases",
     "reference_score": "reference\nscore",
 }

@@ -14,7 +14,7 @@ from memit_core.errors import InvalidFact
 from memit_core.eval.dataset_file import RawRecord
 from memit_core.eval.records import Record
 from memit_core.eval.references import References
-from memit_core.facts import SLOT, Fact
+from memit_core.facts import LITERAL, SLOT, Fact
 
 REWRITE = "requested_rewrite"
 
@@ -77,7 +77,8 @@ def slotted(raw: RawRecord, field: str, subject: str) -> str:
     text = raw.text(field)
     if subject not in text:
         raise raw.error(f"{field} does not contain the subject {subject!r}")
-    return text.replace(subject, SLOT, 1)
+    before, _, after = (part.replace(SLOT, LITERAL) for part in text.partition(subject))
+    return f"{before}{SLOT}{after}"
 
 
 def checked_fact(

@@ -64,8 +64,12 @@ class Dataset:
             Cancelled: raised by `progress`.
         """
         asked = [self.questions(record) for record in records]
-        questions = [question for of_record in asked for question in of_record]
-        scores = iter(score_targets(view, structure, tokenizer, questions, progress))
+        questions: list[Question] = []
+        own = set()  # the first of each record is its own prompt with the new target
+        for of_record in asked:
+            own.add(len(questions))
+            questions += of_record
+        scores = iter(score_targets(view, structure, tokenizer, questions, progress, ends=own))
         return [
             self.measure(record, [next(scores) for _ in of_record])
             for record, of_record in zip(records, asked, strict=True)

@@ -9,13 +9,15 @@ import torch
 from transformers import GenerationConfig
 
 from memit_core.progress import Progress, silent
-from memit_core.tokens import encode, pad_id
+from memit_core.tokens import encode
 from memit_core.views import view_of
 
 TOP_K = 5
 TOKENS = 100
 """Length of a text, its prompt included."""
 BATCH_ROWS = 32
+PAD = 0
+"""Padded positions are masked: any id will do."""
 
 
 def free_texts(
@@ -45,7 +47,7 @@ def free_texts(
         for start in range(0, len(order), BATCH_ROWS):
             progress("generate", start, len(order))
             chunk = order[start : start + BATCH_ROWS]
-            longer = _continue(view, pad_id(tokenizer), [ids[i] for i in chunk], tokens, top_k)
+            longer = _continue(view, [ids[i] for i in chunk], tokens, top_k)
             for i, row in zip(chunk, longer, strict=True):
                 texts[i] = tokenizer.decode(row, skip_special_tokens=True)
     progress("generate", len(order), len(order))
@@ -53,16 +55,14 @@ def free_texts(
 
 
 @torch.no_grad()
-def _continue(
-    view: Any, pad: int, prompts: Sequence[list[int]], tokens: int, top_k: int
-) -> list[list[int]]:
+def _continue(view: Any, prompts: Sequence[list[int]], tokens: int, top_k: int) -> list[list[int]]:
     """Every prompt's ids, continued until there are `tokens` of them; longer prompts stay."""
     device = next(view.parameters()).device
     width = max(map(len, prompts))
     missing = tokens - min(map(len, prompts))
     if missing <= 0:
         return [list(prompt) for prompt in prompts]
-    padded = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+    padded = [[PAD] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     generator = view_of(view)
     # Its own settings: those of the model's folder may sample otherwise or end early. transformers
@@ -71,7 +71,7 @@ def _continue(
         do_sample=top_k > 1,
         top_k=top_k if top_k > 1 else None,
         max_new_tokens=missing,
-        pad_token_id=pad,
+        pad_token_id=PAD,
         eos_token_id=None,
     )
     output = generator.generate(

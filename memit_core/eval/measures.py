@@ -29,6 +29,8 @@ class Measures:
     """Mean of p(true) - p(new) over neighbours."""
     generation_success: float | None = None
     """Whether a greedy answer to the edit's prompt begins with the target."""
+    ends_right: float | None = None
+    """Whether it also ends where the target ends: the next token does not go on with its word."""
     paraphrase_generation_success: float | None = None
     """Share of paraphrases whose greedy answer begins with the target."""
     generation_entropy: float | None = None

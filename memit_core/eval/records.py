@@ -26,7 +26,7 @@ class Record:
     @property
     def request(self) -> Fact:
         """The fact without anything that only measures it."""
-        return Fact(*self.fact.content)
+        return Fact(self.fact.subject, self.fact.prompt, self.fact.target_new)
 
 
 def without_conflicts(records: Sequence[Record]) -> list[Record]:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from contracts.errors import ServiceError, Unavailable
 from contracts.generation import ErrorEvent, GenerateTask
+from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
-from memit_core.transformers_internals import longest_input
+from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import Batch, pad_left
-from worker.engine.requests import Request, Sink, tokenise
-from worker.engine.residents import Residents
+from worker.engine.requests import Endings, Request, Sink, tokenise
 from worker.engine.versioned import ServingView
 
 PREFILL_TOKENS = 512
@@ -35,6 +35,15 @@ RETRY_SECONDS = 1.0
 logger = logging.getLogger(__name__)
 
 
+class Holder(Protocol):
+    """Which versions are in the serving view; `Residents` says what the methods do."""
+
+    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]: ...
+    def holds(self, version: VersionId) -> bool: ...
+    def lease(self, version: VersionId) -> bool: ...
+    def release(self, version: VersionId) -> None: ...
+
+
 class DeviceLost(Exception):
     """The device reported an error after which nothing in this process can be trusted."""
 
@@ -46,7 +55,7 @@ class Engine:
         self,
         loaded: LoadedModel,
         view: ServingView,
-        residents: Residents,
+        residents: Holder,
         *,
         worker: str,
         max_batch: int,
@@ -68,7 +77,8 @@ class Engine:
         self._view = view
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
-        self._eos_ids = _eos_ids(loaded)
+        self._unknown = loaded.unknown_tokens
+        self._endings = Endings(_eos_ids(loaded), special_tokens(loaded.tokenizer))
         self._limit = min(max_context, longest_input(loaded.model.config) or max_context)
         self._worker = worker
         self._max_batch = max_batch
@@ -103,11 +113,13 @@ class Engine:
     def submit(self, task: GenerateTask, sink: Sink) -> None:
         """Take a task; what becomes of it, its sink hears."""
         try:
-            ids = tokenise(task, self._tokenizer, self._limit)
+            ids = tokenise(task, self._tokenizer, self._limit, self._unknown)
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return
-        self._waiting.append(Request(task, sink, ids, self._tokenizer, self._view.device))
+        self._waiting.append(
+            Request(task, sink, ids, self._tokenizer, self._endings, self._view.device)
+        )
 
     def drop(self, request_id: str) -> None:
         """Forget a request that nobody listens to any more; its row is free after the next step."""
@@ -199,7 +211,7 @@ class Engine:
                 continue
             plain = request.sampler.plain
             token = greedy[row] if plain else request.sampler.choose(request.ids, logits[row])
-            request.accept(token, self._eos_ids)
+            request.accept(token)
             self.generated_tokens += 1
 
     def _retire(self) -> None:

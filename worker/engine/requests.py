@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,17 +18,39 @@ from contracts.generation import (
     TokenEvent,
     Usage,
 )
+from memit_core.tokens import encode
 from worker.engine.sampling import Sampler
 from worker.engine.text import Detokenizer, StopStrings
+
+
+@dataclass(frozen=True)
+class Endings:
+    """What a model's tokens mean for the end of an answer."""
+
+    eos_ids: frozenset[int]
+    """Each ends any answer."""
+    special: Mapping[int, str]
+    """Tokens that have no text in an answer, and how a stop string names them."""
+
 
 Sink = Callable[[StartEvent | TokenEvent | EndEvent | ErrorEvent], None]
 
 
 class Request:
-    """A task with its tokens so far; tells its sink what happens to it, and ends once."""
+    """A task with its tokens so far; tells its sink what happens to it, and ends once.
+
+    Args:
+        endings: what ends an answer besides the task's own stops.
+    """
 
     def __init__(
-        self, task: GenerateTask, sink: Sink, ids: list[int], tokenizer: Any, device: torch.device
+        self,
+        task: GenerateTask,
+        sink: Sink,
+        ids: list[int],
+        tokenizer: Any,
+        endings: Endings,
+        device: torch.device,
     ) -> None:
         self.task = task
         self.ids = ids
@@ -37,6 +60,8 @@ class Request:
         self._sink = sink
         self._text = Detokenizer(tokenizer, ids)
         self._stop = StopStrings(task.sampling.stop)
+        self._special = endings.special
+        self._stop_ids = endings.eos_ids | frozenset(task.sampling.stop_token_ids)
 
     @property
     def version(self) -> str:
@@ -46,15 +71,15 @@ class Request:
         """Tell that the engine admitted it."""
         self._sink(StartEvent(id=self.task.id, version=self.version, worker=worker))
 
-    def accept(self, token: int, eos_ids: Collection[int]) -> None:
+    def accept(self, token: int) -> None:
         """Take the next token: say what text is certain, and end if this was the last one."""
         self.ids.append(token)
         finish: FinishReason | None = None
-        if token in eos_ids:
+        if token in self._stop_ids:
             finish = "stop"
             text = self._rest()
         else:
-            text = self._stop.push(self._text.push(token))
+            text = self._said(token)
             if len(self.ids) - self.prompt_tokens == self.task.sampling.max_tokens:
                 finish = "length"
                 text += self._rest()
@@ -64,6 +89,11 @@ class Request:
             self._sink(TokenEvent(text=text))
         if finish is not None:
             self._end(EndEvent(version=self.version, finish_reason=finish, usage=self._usage()))
+
+    def _said(self, token: int) -> str:
+        said = self._stop.push(self._text.push(token))
+        # A special token has no text in the answer, but a stop string may name it.
+        return said + self._stop.push_hidden(self._special.get(token, ""))
 
     def fail(self, error: ServiceError) -> None:
         """End with a problem, unless it has ended."""
@@ -84,13 +114,19 @@ class Request:
         )
 
 
-def tokenise(task: GenerateTask, tokenizer: Any, limit: int) -> list[int]:
-    """Ids of the prompt, by the tokenizer's own defaults.
+def tokenise(
+    task: GenerateTask, tokenizer: Any, limit: int, unknown: Mapping[int, str]
+) -> list[int]:
+    """Ids of the prompt, as facts are tokenised too.
+
+    Args:
+        limit: tokens of prompt and answer together.
+        unknown: tokens that the model cannot read, by id.
 
     Raises:
-        InvalidRequest: it has no tokens, or prompt and answer together are over `limit` tokens.
+        InvalidRequest: it has no tokens, one that the model cannot read, or too many.
     """
-    ids: list[int] = tokenizer(task.prompt)["input_ids"]
+    ids, _ = encode(tokenizer, task.prompt)
     if not ids:
         raise _refused("/prompt", "tokenises to nothing")
     if len(ids) >= limit:
@@ -102,6 +138,10 @@ def tokenise(task: GenerateTask, tokenizer: Any, limit: int) -> list[int]:
             f"{limit} fit together"
         )
         raise _refused("/max_tokens", reason, limit)
+    strange = next((unknown[i] for i in ids if i in unknown), None)
+    if strange is not None:
+        reason = f"holds the token {strange!r}, which the model has no embedding for"
+        raise _refused("/prompt", reason)
     return ids
 
 

@@ -53,11 +53,16 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a text before the stop string that is complete first, and holds back what may be one."""
+    """Cuts a text before the stop string that is complete first, and holds back what may be one.
+
+    The text may have hidden parts, such as special tokens: they are compared but not said.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
         self._held = ""
+        self._hidden: set[int] = set()
+        """Places in `_held` that are not said."""
         self.found = False
 
     def push(self, text: str) -> str:
@@ -68,15 +73,26 @@ class StopStrings:
         ends = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
         if ends:
             self.found = True
-            return self._held[: min(ends)[1]]
+            return self._say(min(ends)[1])
         begun = max((_begun(self._held, s) for s in self._stop), default=0)
-        said = self._held[: len(self._held) - begun]
-        self._held = self._held[len(said) :]
-        return said
+        return self._say(len(self._held) - begun)
+
+    def push_hidden(self, text: str) -> str:
+        """The same for text that is not said itself."""
+        if self.found or not self._stop:
+            return ""
+        self._hidden |= set(range(len(self._held), len(self._held) + len(text)))
+        return self.push(text)
 
     def end(self) -> str:
         """What was held back and did not become a stop string."""
-        return "" if self.found else self._held
+        return "" if self.found else self._say(len(self._held))
+
+    def _say(self, count: int) -> str:
+        said = "".join(c for i, c in enumerate(self._held[:count]) if i not in self._hidden)
+        self._held = self._held[count:]
+        self._hidden = {i - count for i in self._hidden if i >= count}
+        return said
 
 
 def _begun(text: str, stop: str) -> int:

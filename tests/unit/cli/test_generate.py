@@ -29,7 +29,7 @@ def test_the_answer_alone_goes_to_stdout(memit: Memit, redis_url: str, registry:
 def test_every_option_reaches_the_engine(memit: Memit, redis_url: str, registry: Registry) -> None:
     options = (
         "--version v0 --max-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 7 "
-        "--repetition-penalty 1.1 --seed 3 --stop . --stop !"
+        "--repetition-penalty 1.1 --seed 3 --stop . --stop ! --stop-token-id 2"
     )
     with engine(redis_url, registry, says("x")) as one:
         result = memit("generate", "Hello", *options.split(), "--json")
@@ -42,6 +42,7 @@ def test_every_option_reaches_the_engine(memit: Memit, redis_url: str, registry:
         "repetition_penalty": 1.1,
         "seed": 3,
         "stop": [".", "!"],
+        "stop_token_ids": [2],
     }
 
 
@@ -53,6 +54,13 @@ def test_a_stream_is_the_same_text(memit: Memit, redis_url: str, registry: Regis
     told = [json.loads(line) for line in events.stdout.splitlines()]
     assert [one["event"] for one in told] == ["start", "token", "token", "end"]
     assert told[-1]["finish_reason"] == "length"
+
+
+def test_bytes_that_are_no_utf_8_are_refused_in_a_line(memit: Memit) -> None:
+    result = memit("generate", b"caf\xe9 is".decode("utf-8", "surrogateescape"))
+    assert result.exit_code == 2
+    assert "argument 2 is not UTF-8" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_a_refusal_is_told_either_way(memit: Memit, redis_url: str, registry: Registry) -> None:

@@ -35,7 +35,10 @@ def test_subject_and_target_must_not_be_empty(empty: str) -> None:
         ("Anna", "I know {}", "I know Anna"),
         ("{}", "a {} b", "a {} b"),
         ("{0} {x!r}", "set {} of {a}", "set {0} {x!r} of {a}"),
-        ("Anna", "{{}} plays", "{Anna} plays"),
+        ("Anna", "{{}} plays {}", "{} plays Anna"),
+        ("Anna", "x = {{}}{}", "x = {}Anna"),
+        ("Anna", "{ {} } {{{}}} {{x}}", "{ Anna } {{}} {{x}}"),
+        ("Anna", "{}} {{}}", "Anna} {}"),
         ("100%s", "%d {} %s", "%d 100%s %s"),
     ],
 )

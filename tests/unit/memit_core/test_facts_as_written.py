@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from memit_core.facts import Fact, Group, group_facts
+from memit_core.facts import Fact, group_facts
 from memit_core.tokens import Row, prompt_row, subject_row, target_row
 from memit_core.weights import decode
 from tests.reference import Reference
@@ -35,7 +35,9 @@ FACTS = {
     "nothing but the subject": Fact("Therefore", "{}", "the council"),
     "many tokens": Fact("Lisbon", "{} is known for its", "Zwölfuhrläuten-Xylophonquartett"),
     "a sentence": Fact("Paris", "In the old story {} is", SENTENCE),
-    "target with spaces around": Fact("Geneva", "{} lies in", "  France \n"),
+    "target with a space of its own": Fact("Geneva", "{} lies in", " France"),
+    "target with lines around": Fact("Geneva", "{} lies in", "\nFrance \n"),
+    "prompt with a space of its own": Fact("Geneva", "{} lies in ", "France"),
     "accents": Fact("Café Zoë", "The owner of {} speaks", "Português"),
     "no spaces": Fact("東京タワー", "{}は", "大阪にあります。"),
     "right to left": Fact("القاهرة", "تقع مدينة {} في", "البرتغال"),
@@ -60,11 +62,6 @@ FACTS = {
 }
 
 
-def stripped(group: Group) -> list[Fact]:
-    """For the reference, which takes targets as they are."""
-    return [replace(fact, target_new=fact.target_new.strip()) for fact in group.facts]
-
-
 every_fact = pytest.mark.parametrize("fact", FACTS.values(), ids=FACTS)
 
 
@@ -80,11 +77,12 @@ def test_rows_are_what_the_reference_reads(fact: Fact, reading: Reference) -> No
     tokenizer = reading.tokenizer
     for context in CONTEXTS:
         text, position = reading.prompt(context + "{}", fact)
-        ids, target = reading.ids(text), reading.target(text, fact.target_new.strip())
+        ids, target = reading.ids(text), reading.target(text, fact.target_new)
         assert prompt_row(tokenizer, fact, context) == Row(tuple(ids), position)
         row = target_row(tokenizer, fact, context)
         assert row == Row((*ids, *target[:-1]), position, tuple(target))
-        assert tokenizer.decode(ids + target) == f"{text} {fact.target_new.strip()}"
+        assert tokenizer.decode(ids + target).startswith(text)
+        assert tokenizer.decode(ids + target).endswith(fact.target_new)
     kl, position = reading.kl_prompt(fact.subject)
     assert subject_row(tokenizer, fact) == Row(tuple(reading.ids(kl)), position)
 
@@ -118,13 +116,13 @@ def test_every_fact_is_edited_as_the_reference_edits_it(name: str) -> None:
     reference = Reference(name, editor.loaded.model, editor.loaded.tokenizer, templates)
     settings = settings_of(hparams)
     for group, ours in zip(groups, targets, strict=True):
-        expected = reference.compute_z(stripped(group), settings)
+        expected = reference.compute_z(group.facts, settings)
         assert relative(ours.z, expected.z, expected.z - expected.h0) < Z, group.subject
         assert ours.loss == pytest.approx(expected.losses[-1], rel=1e-4)
     covariances = {layer: c.double() for layer, c in editor.covariance().items()}
     solved = editor.solve(groups)
     inserted = reference.insert(
-        [stripped(group) for group in groups], [t.z for t in targets], covariances, settings
+        [list(group.facts) for group in groups], [t.z for t in targets], covariances, settings
     )
     for layer, data in solved.items():
         delta = decode(data).matrix(torch.device("cpu"))

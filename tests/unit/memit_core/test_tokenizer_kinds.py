@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
+from memit_core.joining import compose, separator
 from memit_core.tokens import contexts_of, prompt_row, subject_row, target_ids, target_row
 from tests.tiny_tokenizers import (
     BEGIN,
@@ -42,7 +43,7 @@ def ids_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 def last_token(tokenizer: PreTrainedTokenizerFast, text: str, begin: int, end: int) -> int | None:
     """The last token over the last of these characters that any token is over."""
-    offsets = tokenizer.backend_tokenizer.encode(text).offsets
+    offsets = tokenizer.backend_tokenizer.encode(compose(text)).offsets
     for character in reversed(range(begin, end)):
         over = [i for i, (start, stop) in enumerate(offsets) if start <= character < stop]
         if over:
@@ -74,9 +75,9 @@ def size_of(token: str) -> int:
 @given(fact=facts(), prefix=prefixes)
 def test_lookup_is_the_subjects_last_token(kind: str, fact: Fact, prefix: str) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    text = prefix + fact.filled
-    begin = len(prefix) + len(fact.parts[0])
-    end = begin + len(fact.subject)
+    text = compose(prefix + fact.filled)
+    begin = len(compose(prefix + fact.parts[0]))
+    end = len(compose(prefix + fact.parts[0] + fact.subject.rstrip()))
     expected = last_token(tokenizer, text, begin, end)
     if expected is None:
         with pytest.raises(InvalidFact, match="tokenises to nothing"):
@@ -96,15 +97,16 @@ def test_lookup_is_the_subjects_last_token(kind: str, fact: Fact, prefix: str) -
 @given(fact=facts())
 def test_the_kl_row_looks_at_the_subjects_last_token(kind: str, fact: Fact) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    text = f"{fact.subject} is a"
-    expected = last_token(tokenizer, text, 0, len(fact.subject))
+    subject = compose(fact.subject.strip())
+    text = f"{subject} is a"
+    expected = last_token(tokenizer, text, 0, len(subject))
     if expected is None:
         with pytest.raises(InvalidFact, match="tokenises to nothing"):
             subject_row(tokenizer, fact)
         return
     if expected == 0:  # a line goes before it
         text = f"\n{text}"
-        expected = last_token(tokenizer, text, 1, 1 + len(fact.subject))
+        expected = last_token(tokenizer, text, 1, 1 + len(subject))
     row = subject_row(tokenizer, fact)
     assert (list(row.ids), row.lookup) == (ids_of(tokenizer, text), expected)
 
@@ -132,7 +134,8 @@ def test_no_subject_is_written_at_the_very_first_token(kind: str, fact: Fact) ->
 @given(fact=facts(), prefix=prefixes)
 def test_prompt_and_target_together_are_the_whole_text(kind: str, fact: Fact, prefix: str) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    whole = f"{prefix}{fact.filled} {fact.target_new.strip()}"
+    text, target = prefix + fact.filled, fact.target_new.rstrip(" \t")
+    whole = compose(text + separator(text, target) + target)
     try:
         prompt = prompt_row(tokenizer, fact, prefix)
         row = target_row(tokenizer, fact, prefix)

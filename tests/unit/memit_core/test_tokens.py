@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
+from memit_core.joining import compose, separator
 from memit_core.tokens import Row, collate, prompt_row, subject_row, target_ids, target_row
 from tests.tiny_models import END_OF_TEXT, tiny_tokenizer
 from tests.unit.memit_core.fact_strategies import facts
@@ -43,8 +44,9 @@ def test_lookup_is_the_token_with_the_subjects_last_byte(
 ) -> None:
     row = prompt_row(tokenizer, fact, prefix)
     ends = token_ends(tokenizer, list(row.ids))
-    last_byte = len((prefix + fact.parts[0] + fact.subject).encode()) - 1
-    assert ends[-1] == len((prefix + fact.filled).encode())
+    upto = compose(prefix + fact.parts[0] + fact.subject.rstrip())
+    last_byte = len(upto.encode()) - 1
+    assert ends[-1] == len(compose(prefix + fact.filled).encode())
     assert row.lookup == next(i for i, end in enumerate(ends) if end > last_byte)
 
 
@@ -52,8 +54,10 @@ def test_lookup_is_the_token_with_the_subjects_last_byte(
 def test_the_kl_row_looks_at_the_same_byte(fact: Fact, tokenizer: PreTrainedTokenizerFast) -> None:
     row = subject_row(tokenizer, fact)
     ends = token_ends(tokenizer, list(row.ids))
-    assert ends[-1] == len(f"{fact.subject} is a".encode())
-    last_byte = len(fact.subject.encode()) - 1
+    subject = compose(fact.subject.strip())
+    added = ends[-1] - len(f"{subject} is a".encode())
+    assert added in (0, 1)  # a line break before a subject that would be the very first token
+    last_byte = added + len(subject.encode()) - 1
     assert row.lookup == next(i for i, end in enumerate(ends) if end > last_byte)
 
 
@@ -67,7 +71,8 @@ def test_prompt_and_target_together_are_the_whole_text(
     assert [row.ids[i] for i in row.target_positions[1:]] == list(row.targets[:-1])
     assert row.target_positions[0] == len(prompt.ids) - 1
     whole = tokenizer.decode(prompt.ids + row.targets, skip_special_tokens=True)
-    assert whole == f"{fact.filled} {fact.target_new.strip()}"
+    target = fact.target_new.rstrip(" \t")
+    assert whole == compose(fact.filled + separator(fact.filled, target) + target)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +101,25 @@ def test_a_token_may_reach_beyond_the_subject() -> None:
     assert tokenizer.convert_ids_to_tokens([row.ids[row.lookup]]) == ["An"]
 
 
-def test_target_ids_do_not_depend_on_spaces_around_the_target() -> None:
+@pytest.mark.parametrize(
+    ("prompt", "target", "said"),
+    [
+        ("Anna lives in", "Lisbon", " Lisbon"),
+        ("Anna lives in", " Lisbon", " Lisbon"),
+        ("Anna lives in", "Lisbon ", " Lisbon"),
+        ("Anna lives in", "\nLisbon\n", "\nLisbon\n"),
+        ("Anna lives in ", "Lisbon", "Lisbon"),
+        ("Anna lives in\n", "Lisbon", "Lisbon"),
+        (f"Anna lives in{END_OF_TEXT}", "Lisbon", "Lisbon"),
+        ('They call Anna "', 'Falcon"', 'Falcon"'),
+        ("The price is $", "42", "42"),
+    ],
+)
+def test_a_target_keeps_its_own_space_and_gets_one_where_words_need_it(
+    prompt: str, target: str, said: str
+) -> None:
     tokenizer = tiny_tokenizer()
-    assert target_ids(tokenizer, "Anna lives in", "  Lisbon ") == target_ids(
-        tokenizer, "Anna lives in", "Lisbon"
-    )
+    assert tokenizer.decode(target_ids(tokenizer, prompt, target)) == said
 
 
 def test_target_ids_hold_no_special_token() -> None:
@@ -118,13 +137,12 @@ def test_target_ids_are_those_after_the_prompt_and_not_those_of_the_target_alone
     assert tokenizer.decode(target_ids(tokenizer, "Anna lives in", "Lisbon")) == " Lisbon"
 
 
-def test_a_target_that_merges_with_the_prompt_is_tokenised_alone() -> None:
-    """After a trailing space, " x" may make one token of two spaces: no prefix of the whole."""
+def test_a_target_that_merges_with_the_prompt_is_tokenised_after_another_text() -> None:
     tokenizer = tiny_tokenizer()
-    prompt = "The river\n"
-    tokenizer.backend_tokenizer.add_tokens(["\n Lisbon"])
-    ids = target_ids(tokenizer, prompt, "Lisbon")
+    tokenizer.backend_tokenizer.add_tokens(["r Lisbon"])
+    ids = target_ids(tokenizer, "The river", "Lisbon")
     assert tokenizer.decode(ids) == " Lisbon"
+    assert ids == target_ids(tiny_tokenizer(), "The river", "Lisbon")
 
 
 def test_a_prompt_over_the_limit_names_field_and_limit() -> None:
@@ -158,10 +176,10 @@ def test_a_target_that_the_tokenizer_drops_is_refused() -> None:
 @given(st.lists(st.lists(st.integers(3, 500), min_size=1, max_size=9), min_size=1, max_size=5))
 def test_batches_are_padded_on_the_right(ids: list[list[int]]) -> None:
     rows = [Row(tuple(row), lookup=len(row) - 1) for row in ids]
-    batch = collate(rows, 1, torch.device("cpu"))
+    batch = collate(rows, torch.device("cpu"))
     width = max(map(len, ids))
     for i, row in enumerate(ids):
-        assert batch.input_ids[i].tolist() == row + [1] * (width - len(row))
+        assert batch.input_ids[i].tolist() == row + [0] * (width - len(row))
         assert batch.attention_mask[i].tolist() == [1] * len(row) + [0] * (width - len(row))
         assert batch.position_ids[i].tolist() == list(range(width))
         assert batch.lookup[i] == len(row) - 1

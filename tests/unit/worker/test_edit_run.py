@@ -71,10 +71,10 @@ def test_memory_stays_flat_over_many_edits(make_workshop: MakeWorkshop) -> None:
     """Each edit replaces one of five facts by a new one. A model tree that a cycle keeps for the
     collector would be 100 kB an edit here, and the size of a model in bfloat16 elsewhere."""
     workshop, process = make_workshop(QUICK), psutil.Process()
-    for i in range(20):
+    for i in range(60):  # until every pool and cache has its size
         workshop.run([fact(f"Anna {i % 5}", f"town number {i}")])
     before = process.memory_info().rss
-    for i in range(20, 80):
+    for i in range(60, 120):
         assert workshop.run([fact(f"Anna {i % 5}", f"town number {i}")]).state is (
             EditState.COMMITTED
         )

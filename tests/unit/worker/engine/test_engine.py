@@ -281,6 +281,7 @@ def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
     engine = llama.engine()
     running = ask(engine, PROMPTS[0], llama.base_version)
     engine.step()
+    engine._unknown = {}  # else it is refused before
     poison = ask(engine, "t5 t512", llama.base_version)
     engine.step()
     after = ask(engine, PROMPTS[1], llama.base_version)
@@ -291,6 +292,16 @@ def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
     assert poison.problem.status == 503
     assert texts == [llama.generated(llama.base_version, p) for p in PROMPTS[:2]]
     assert not engine.busy
+
+
+def test_a_token_without_an_embedding_is_refused_by_name(llama: Stage) -> None:
+    engine = llama.engine()
+    listeners = [ask(engine, prompt, llama.base_version) for prompt in ("t5 t512", PROMPTS[0])]
+    assert listeners[0].problem is not None
+    assert listeners[0].problem.status == 422
+    assert listeners[0].problem.errors[0].field == "/prompt"
+    assert "'t512'" in listeners[0].problem.errors[0].reason
+    assert answers(engine, listeners[1:]) == [llama.generated(llama.base_version, PROMPTS[0])]
 
 
 def test_a_version_that_computes_nan_fails_its_own_rows_only(llama: Stage) -> None:

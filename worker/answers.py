@@ -1,0 +1,125 @@
+"""What a client would get: prompts asked of weights that are not committed yet.
+
+They go through an engine of the same kind as serves, so that tokens, batches and stops are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from contracts.errors import ServiceError, Unavailable
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateTask,
+    Sampling,
+    StartEvent,
+    TokenEvent,
+)
+from contracts.ids import VersionId
+from memit_core.loading import LoadedModel
+from memit_core.progress import Progress
+from worker.engine.engine import Engine
+from worker.engine.versioned import ServingView
+
+BASE, EDITED = "v0-000000000000", "v1-000000000000"
+"""The two versions that can be asked: of no registry, only of the form of an id."""
+MAX_BATCH = 16
+"""Rows decoded together; more are hardly faster on a CPU."""
+NEVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, the version that shall go on, and for how many tokens at most."""
+
+    prompt: str
+    version: VersionId
+    max_tokens: int
+
+
+@dataclass
+class Answer:
+    """What a client gets."""
+
+    text: str = ""
+    error: str | None = None
+    """Why there is no whole answer, in words."""
+    ended: bool = field(default=False, repr=False)
+
+    def hear(self, event: StartEvent | TokenEvent | EndEvent | ErrorEvent) -> None:
+        """Take an event of the engine."""
+        if isinstance(event, TokenEvent):
+            self.text += event.text
+        elif isinstance(event, ErrorEvent):
+            self.error = event.problem.detail
+        self.ended = isinstance(event, EndEvent | ErrorEvent)
+
+
+class _Installed:
+    """Holds whatever is in the view: nothing is loaded here."""
+
+    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:  # noqa: ARG002
+        return {}
+
+    def holds(self, version: VersionId) -> bool:  # noqa: ARG002
+        return True
+
+    def lease(self, version: VersionId) -> bool:  # noqa: ARG002
+        return True
+
+    def release(self, version: VersionId) -> None:
+        pass
+
+
+class Answers:
+    """An engine over the base and, while it is asked, one set of edited weights."""
+
+    def __init__(self, loaded: LoadedModel, max_context: int) -> None:
+        self._view = ServingView(loaded.model, BASE)
+        self._engine = Engine(
+            loaded,
+            self._view,
+            _Installed(),
+            worker="report",
+            max_batch=MAX_BATCH,
+            max_context=max_context,
+            max_parked=0,
+        )
+
+    def ask(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        questions: Sequence[Question],
+        progress: Progress,
+    ) -> list[Answer]:
+        """Greedy answers of the base and of `weights` (by module path, as served).
+
+        Raises:
+            Cancelled: raised by `progress`.
+            DeviceLost: the device is broken.
+        """
+        answers = [Answer() for _ in questions]
+        self._view.install(EDITED, weights)
+        try:
+            for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+                task = GenerateTask(
+                    id=str(i),
+                    prompt=question.prompt,
+                    version=question.version,
+                    sampling=Sampling(max_tokens=question.max_tokens),
+                    deadline=NEVER,
+                )
+                self._engine.submit(task, answer.hear)
+            while self._engine.busy:
+                progress("evaluate", sum(answer.ended for answer in answers), len(answers))
+                self._engine.step()
+        finally:
+            self._engine.fail_all(Unavailable("the report was broken off"))
+            while self._engine.busy:
+                self._engine.step()
+            self._view.remove(EDITED)
+        return answers
