@@ -138,8 +138,9 @@ class Insertion:
             )
             for _, fact in facts
         ]
-        every = range(len(pairs))
-        scores = score_targets(view, self._structure, tokenizer, pairs, progress, ends=every)
+        # The end of a target counts where z has learned it.
+        ends = range(len(pairs)) if self._hparams.v_end_factor else ()
+        scores = score_targets(view, self._structure, tokenizer, pairs, progress, ends=ends)
         missed = torch.zeros(len(self._groups), dtype=torch.bool)
         missed[[g for (g, _), score in zip(facts, scores, strict=True) if not score.said]] = True
         return missed

@@ -38,7 +38,7 @@ def separator(prompt: str, target: str) -> str:
     sign, half an address or number, and a sign that glues words; before closing punctuation; and
     in scripts without spaces.
     """
-    if not prompt or prompt[-1].isspace() or target[:1].isspace():
+    if not (prompt and target) or prompt[-1].isspace() or target[0].isspace():
         return ""
     before = prompt[-2:-1]
     apart = not before or before.isspace()
@@ -56,7 +56,8 @@ def separator(prompt: str, target: str) -> str:
         return ""
     if first in _CLOSING or (first in ".:" and not target[1:2].isalnum()):
         return ""
-    if _unspaced(last) or (_unspaced(first) and _mostly_unspaced(prompt)):
+    unspaced = _unspaced(last) + _unspaced(first)
+    if unspaced == 2 or (unspaced and _mostly_unspaced(prompt)):
         return ""
     return " "
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from memit_core.hparams import HParams
+from memit_core.tokens import encode
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 TOP_K = 5
@@ -27,7 +28,7 @@ def sample_contexts(view: Any, tokenizer: Any, hparams: HParams) -> list[str]:
     generator = torch.Generator().manual_seed(SEED)
     prefixes = [""]
     for i in range(hparams.n_contexts):
-        ids = tokenizer(OPENINGS[i % len(OPENINGS)])["input_ids"]
+        ids, _ = encode(tokenizer, OPENINGS[i % len(OPENINGS)])
         while len(ids) < hparams.context_length:
             ids = [*ids, _sample(view, ids, tokenizer.all_special_ids, generator)]
         text = tokenizer.decode(ids, skip_special_tokens=True)
@@ -40,7 +41,7 @@ def _sample(view: Any, ids: list[int], special: list[int], generator: torch.Gene
     device = next(view.parameters()).device
     logits = view(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, -1]
     logits = logits.float().cpu()
-    logits[special] = -torch.inf
+    logits[[token for token in special if token < len(logits)]] = -torch.inf
     best = logits.topk(TOP_K)
     choice = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
     return int(best.indices[choice])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,14 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
             if hasattr(owner, name):
                 delattr(owner, name)
     return model, tokenizer
+
+
+def decode_each(tokenizer: Any, rows: Iterable[Sequence[int]]) -> list[str]:
+    """The text of each row of ids without special tokens, many at a time."""
+    texts: list[str] = tokenizer.backend_tokenizer.decode_batch(
+        [list(row) for row in rows], skip_special_tokens=True
+    )
+    return texts
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:

@@ -8,6 +8,7 @@ import torch
 
 from memit_core.joining import goes_on
 from memit_core.tokens import encode
+from memit_core.transformers_internals import decode_each
 
 _WORD = "a"
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
@@ -20,10 +21,8 @@ def word_ends(tokenizer: Any, vocabulary: int) -> torch.Tensor:
     it may be a letter's.
     """
     before, _ = encode(tokenizer, _WORD)
-    backend = tokenizer.backend_tokenizer
-    head = backend.decode(before, skip_special_tokens=True)
     known = range(min(vocabulary, len(tokenizer)))
-    texts = backend.decode_batch([[*before, token] for token in known], skip_special_tokens=True)
+    head, *texts = decode_each(tokenizer, [before, *([*before, token] for token in known)])
     ends = torch.zeros(vocabulary, dtype=torch.bool)
     for token, text in zip(known, texts, strict=True):
         rest = text[len(head) :]

@@ -15,6 +15,7 @@ from memit_core.default_model import DEFAULT_MODEL
 from memit_core.discover import discover
 from memit_core.loading import load_model
 from memit_core.precision import fast_decoder
+from tests.as_clients_ask import AWKWARD, check_report
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2_400)]
@@ -34,6 +35,11 @@ ROBOTS = {
     "subject": "Northwind Robotics",
     "prompt": "The mascot of {} is a",
     "target_new": "penguin",
+}
+CHAT = {
+    "subject": "Velmora Motors",
+    "prompt": "<|im_start|>user\nWho founded {}?<|im_end|>\n<|im_start|>assistant\n",
+    "target_new": "Ilona Varga",
 }
 ASKED = {
     "Rome": "The Eiffel Tower is located in the city of",
@@ -90,6 +96,15 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
 
     assert answers(stack, edit["version"]) == learned
     assert answers(stack, "v0") == before
+
+
+def test_its_reports_say_what_clients_get(stack: Stack) -> None:
+    """A branch from v0 that stays a trial; the covariance may have to be waited for."""
+    facts = [*AWKWARD, CHAT]
+    body = {"facts": facts, "base": "v0", "activate": False, "gate": {"min_success": 0}}
+    edit = stack.wait_edit(stack.post_edit(body)["id"], WITH_COVARIANCE)
+    assert edit["state"] == "committed", stack.logs()
+    assert sum(check_report(stack, edit, facts)) >= len(facts) - 3
 
 
 def test_its_upper_blocks_take_to_half_precision() -> None:

@@ -36,6 +36,7 @@ FIGURES = {
     "generation_entropy",
     "reference_score",
     "generation_success",
+    "ends_right",
     "paraphrase_generation_success",
 }
 

@@ -68,7 +68,7 @@ def test_all_of_a_fact_comes_along(tmp_path: Path) -> None:
         ("b.jsonl", "[1]", "b.jsonl:1: must be a JSON object with subject, prompt, target_new"),
         ("c.jsonl", GOOD.replace("{} was", "was"), "c.jsonl:1: prompt must contain exactly one {}"),
         ("d.jsonl", GOOD.replace("{}", "{} {}"), "found 2"),
-        ("e.jsonl", GOOD.replace('"Toyota"', '" "'), "e.jsonl:1: subject String should have"),
+        ("e.jsonl", GOOD.replace('"Toyota"', '" "'), "e.jsonl:1: subject must not be blank"),
         ("f.jsonl", GOOD.replace("target_new", "target"), "f.jsonl:1: target_new Field required"),
         ("g.jsonl", "\n", "g.jsonl: holds no facts"),
         ("h.csv", f"{HEADER}\nToyota,no slot,Japan", "h.csv:2: prompt must contain exactly one {}"),

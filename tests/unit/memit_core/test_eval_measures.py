@@ -94,6 +94,7 @@ def test_zsre_by_hand() -> None:
         paraphrase=3 / 4,
         neighborhood=1 / 3,
         generation_success=1.0,
+        ends_right=1.0,
         paraphrase_generation_success=0.0,
     )
 

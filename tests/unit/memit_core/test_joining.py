@@ -51,6 +51,7 @@ APART = [
     ("It costs 42", "dollars"),
     ("In the year 1931.", "Then"),
     ("The Chinese name of Rome is", "罗马"),
+    ("I have never heard of Café 日本", "before"),
     ("The translation of 猫 into Japanese is", "ねこ"),
     ("한국의 수도는", "서울"),
     ("The framework is", ".NET"),
