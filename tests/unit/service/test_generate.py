@@ -214,6 +214,9 @@ def test_a_client_that_leaves_stops_the_engine(
         while not engine.dropped and time.monotonic() < deadline:
             time.sleep(0.02)
     assert engine.dropped == [engine.tasks[0].id]
+    metrics = client.get("/metrics").text
+    assert 'route="/generate",status="500"' not in metrics
+    assert ('route="/generate",status="499"' in metrics) != stream
 
 
 def test_the_queue_is_bounded(serve: Serve, editor: Editor, redis_url: str) -> None:

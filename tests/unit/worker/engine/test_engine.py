@@ -157,6 +157,37 @@ def test_the_tokenizers_end_of_text_counts_where_the_model_names_none(llama: Sta
     assert text.split() == reference[:2]
 
 
+def test_a_stop_token_ends_the_answer_before_it(llama: Stage) -> None:
+    whole = llama.generated(llama.base_version, PROMPTS[0], 12)
+    words = whole.split()
+    stop = next(i for i, word in enumerate(words) if i and word not in words[:i])
+    engine = llama.engine()
+    listener = ask(
+        engine, PROMPTS[0], llama.base_version, max_tokens=12, stop_token_ids=[int(words[stop][1:])]
+    )
+    answers(engine, [listener])
+    assert listener.text.split() == words[:stop]
+    assert listener.end is not None
+    assert listener.end.finish_reason == "stop"
+
+
+def test_a_stop_string_that_is_a_special_token_ends_the_answer(tmp_path: Path) -> None:
+    prompt, tokenizer = "The lighthouse keeper", tiny_tokenizer()
+    model = make_stage("llama", tmp_path / "plain", tokenizer).loaded.model
+    first = model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1].argmax()
+    name = tokenizer.convert_ids_to_tokens([int(first)])[0]
+    tokenizer.backend_tokenizer.add_special_tokens([name])
+    stage = make_stage("llama", tmp_path / "marked", tokenizer)
+    engine = stage.engine()
+    stopped = ask(engine, prompt, stage.base_version, max_tokens=8, stop=[name])
+    whole = ask(engine, prompt, stage.base_version, max_tokens=8)
+    answers(engine, [stopped, whole])
+    assert (stopped.text, name in whole.text) == ("", False)
+    assert whole.text
+    assert stopped.end is not None
+    assert (stopped.end.finish_reason, stopped.end.usage.completion_tokens) == ("stop", 1)
+
+
 def test_a_stop_string_across_token_borders_ends_the_answer(registry_path: Path) -> None:
     stage = make_stage("llama", registry_path, tiny_tokenizer())
     prompt = "The lighthouse keeper"

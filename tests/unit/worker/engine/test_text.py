@@ -127,6 +127,22 @@ def test_what_only_looked_like_a_stop_string_is_said_in_the_end() -> None:
     assert said(["END"], ["the E", "N", "d", " EN"]) == (["the ", "", "ENd", " ", "EN"], False)
 
 
+@pytest.mark.parametrize(
+    ("stop", "text", "found"),
+    [
+        (["<end>"], "Oslo.", True),
+        (["<end>\n"], "Oslo.", True),
+        ([".<end>"], "Oslo", True),
+        (["<other>"], "Oslo.\nThe", False),
+        ([], "Oslo.\nThe", False),
+    ],
+)
+def test_a_stop_string_may_name_what_is_not_said(stop: list[str], text: str, found: bool) -> None:
+    strings = StopStrings(stop)
+    pieces = [strings.push("Oslo."), strings.push_hidden("<end>"), strings.push("\nThe")]
+    assert ("".join([*pieces, strings.end()]), strings.found) == (text, found)
+
+
 def test_of_several_stop_strings_the_one_complete_first_counts() -> None:
     assert said(["day", "good d"], ["a goo", "d day"]) == (["a ", "", ""], True)
     assert said(["aab", "ab"], ["a", "a", "a", "b"]) == (["", "", "a", "", ""], True)
