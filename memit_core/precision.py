@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -45,9 +47,22 @@ def z_dtype(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> t
         return DTYPES[wanted]
     if dtype is not torch.float32 or device.type == "mps":
         return dtype
-    gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
+    with _one_thread():
+        gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
     log.info("matrix products in bfloat16 are %.1f times as fast as in float32", gain)
     return torch.bfloat16 if gain >= GAIN else dtype
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compare kernels, not how threads get on: on a busy machine those that wait for each other
+    take a hundred times as long, and a kernel that knows no threads looks fast."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def matmul_rate(
