@@ -23,6 +23,7 @@ from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.progress import Progress
 from registry.commit import ACTIVE
 from registry.registry import Registry
+from worker.measured_prompts import within_budget
 from worker.openmp import release_threads
 from worker.quality import core_fact, sampled, tally
 
@@ -151,12 +152,10 @@ class FullReporter:
         left = [fact_id for fact_id in facts if fact_id not in self._scores]
         for start in range(0, len(left), SLICE_FACTS):
             part, begun = left[start : start + SLICE_FACTS], time.monotonic()
+            asked = [core_fact(facts[fact_id]) for fact_id in part]
+            measured, _ = within_budget(self._tokenizer, asked)
             scores = evaluate_facts(
-                view,
-                self._editor.structure,
-                self._tokenizer,
-                [core_fact(facts[fact_id]) for fact_id in part],
-                give_way,
+                view, self._editor.structure, self._tokenizer, measured, give_way
             )
             self._scores.update(zip(part, scores, strict=True))
             self._seconds += time.monotonic() - begun

@@ -80,15 +80,12 @@ class Quality:
         kept = [core_fact(fact) for fact in older.values()]
         measured, share = within_budget(tokenizer, [*facts, *kept])
         scores = evaluate_facts(view, structure, tokenizer, measured, progress)
-        own = scores[: len(facts)]
         edited = {path: view.get_submodule(path).weight for path in self._edited}
         own, others = scores[: len(facts)], scores[len(facts) :]
         likely = [score.success for score in own]
         live = [core_fact(fact) for fact in plan.facts()]
         told = self._interview.hold(edited, facts, likely, live, progress)
-        own = [
-            _as_told(score, told.verdicts.get(i)) for i, score in enumerate(scores[: len(facts)])
-        ]
+        own = [_as_told(score, told.verdicts.get(i)) for i, score in enumerate(own)]
         drift = self._control.drift(view)
         ids = list(plan.added)
         return Report(
