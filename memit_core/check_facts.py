@@ -10,18 +10,29 @@ from memit_core.loading import LoadedModel
 from memit_core.tokens import encode, target_row
 
 
-def check_fact(loaded: LoadedModel, fact: Fact, max_tokens: int | None) -> None:
-    """Refuse a fact that cannot be written or measured.
+def check_written(loaded: LoadedModel, fact: Fact, max_tokens: int | None) -> None:
+    """Refuse a fact that cannot be written.
 
     Args:
-        max_tokens: most tokens of prompt and target together, and of each measuring prompt.
+        max_tokens: most tokens of prompt and target together.
 
     Raises:
         InvalidFact: a text has no token, too many, or one that the model has no embedding for.
     """
-    row = target_row(loaded.tokenizer, fact, max_tokens=max_tokens, ends=True)
-    _check_known(loaded, fact, "prompt", row.ids[: -len(row.targets)])
+    row = target_row(loaded.tokenizer, fact, max_tokens=max_tokens)
+    _check_known(loaded, fact, "prompt", row.ids[: row.target_positions[0] + 1])
     _check_known(loaded, fact, "target_new", row.targets)
+
+
+def check_measured(loaded: LoadedModel, fact: Fact, max_tokens: int | None) -> None:
+    """Refuse a fact that cannot be measured; weights do not depend on it.
+
+    Args:
+        max_tokens: most tokens of each measuring prompt.
+
+    Raises:
+        InvalidFact: as `check_written`.
+    """
     for name, prompts in (
         ("paraphrase_prompts", fact.paraphrase_prompts),
         ("neighborhood_prompts", fact.neighborhood_prompts),

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 from memit_core.cache import Cache, MemoryCache
-from memit_core.check_facts import check_fact
+from memit_core.check_facts import check_written
 from memit_core.compute_z import Target, compute_z
 from memit_core.corpus import default_corpus
 from memit_core.covariance import (
@@ -179,14 +179,14 @@ class Editor:
         A target that is not finite is returned but never kept.
 
         Raises:
-            InvalidFact: a fact cannot be written into this model; see `check_fact`.
+            InvalidFact: a fact cannot be written into this model; see `check_written`.
             Cancelled: raised by `progress`.
         """
         found = [self._kept(group) for group in groups]
         missing = [g for g, target in enumerate(found) if target is None]
         for g in missing:
             for fact in groups[g].facts:
-                check_fact(self.loaded, fact, self.max_tokens)
+                check_written(self.loaded, fact, self.max_tokens)
         if missing:
             fresh = compute_z(
                 lambda: self._decoders,

@@ -15,7 +15,7 @@ from contracts.facts import LiveFact
 from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import Canary, LayerWeights, VersionManifest, VersionStatus
-from memit_core.check_facts import check_fact
+from memit_core.check_facts import check_measured
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
@@ -85,7 +85,7 @@ class VersionMaker:
         self.prepare(progress)
         plan = plan_edit(live, request)
         for fact in plan.added.values():
-            check_fact(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)
+            check_measured(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)
         dropped: list[str] = []
         if request.drop_failed:
             dropped = self._not_finite(plan, progress)

@@ -13,6 +13,7 @@ from memit_core.tokens import encode
 FACT_TOKENS = 512
 """Of the measuring prompts of a fact, on average over the facts of a report."""
 LEAST_TOKENS = 4_096
+KINDS = ("paraphrase_prompts", "neighborhood_prompts")
 
 
 def within_budget(tokenizer: Any, facts: Sequence[Fact]) -> tuple[list[Fact], float]:
@@ -20,32 +21,27 @@ def within_budget(tokenizer: Any, facts: Sequence[Fact]) -> tuple[list[Fact], fl
 
     Which ones are left out depends on their texts alone.
     """
-    prompts = [
-        (i, name, prompt)
+    places = [
+        (i, name, k, prompt, len(encode(tokenizer, prompt)[0]))
         for i, fact in enumerate(facts)
-        for name in ("paraphrase_prompts", "neighborhood_prompts")
-        for prompt in getattr(fact, name)
+        for name in KINDS
+        for k, prompt in enumerate(getattr(fact, name))
     ]
     left = max(LEAST_TOKENS, FACT_TOKENS * len(facts))
-    if sum(len(prompt) for _, _, prompt in prompts) > left:
-        prompts.sort(key=lambda one: digest_of(one[2]))
-    kept: set[tuple[int, str, str]] = set()
-    for one in prompts:
-        left -= len(encode(tokenizer, one[2])[0])
+    if sum(tokens for *_, tokens in places) <= left:
+        return list(facts), 1.0
+    kept = set()
+    for i, name, k, _, tokens in sorted(places, key=lambda place: digest_of(place[3])):
+        left -= tokens
         if left < 0:
             break
-        kept.add(one)
-    if len(kept) == len(prompts):
-        return list(facts), 1.0
-    return [
-        replace(
-            fact,
-            paraphrase_prompts=tuple(
-                p for p in fact.paraphrase_prompts if (i, "paraphrase_prompts", p) in kept
-            ),
-            neighborhood_prompts=tuple(
-                p for p in fact.neighborhood_prompts if (i, "neighborhood_prompts", p) in kept
-            ),
-        )
+        kept.add((i, name, k))
+
+    def some(i: int, name: str) -> tuple[str, ...]:
+        return tuple(p for k, p in enumerate(getattr(facts[i], name)) if (i, name, k) in kept)
+
+    cut = [
+        replace(fact, paraphrase_prompts=some(i, KINDS[0]), neighborhood_prompts=some(i, KINDS[1]))
         for i, fact in enumerate(facts)
-    ], len(kept) / len(prompts)
+    ]
+    return cut, len(kept) / len(places)

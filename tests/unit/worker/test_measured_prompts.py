@@ -37,6 +37,18 @@ def test_long_ones_are_left_out_until_the_rest_fits() -> None:
     assert within_budget(TOKENIZER, facts) == (kept, share)
 
 
+def test_what_is_left_out_does_not_depend_on_the_order() -> None:
+    facts = [fact(i, 32, 50) for i in range(20)]
+    forwards, share = within_budget(TOKENIZER, facts)
+    backwards, again = within_budget(TOKENIZER, facts[::-1])
+    assert (backwards[::-1], again) == (forwards, share)
+
+
+def test_a_prompt_that_stands_twice_counts_twice() -> None:
+    twice = Fact("Anna", "{} plays", "violin", "piano", ("Anna plays",) * 2)
+    assert within_budget(TOKENIZER, [twice]) == ([twice], 1.0)
+
+
 def test_facts_without_measuring_prompts_cost_nothing() -> None:
     facts = [Fact("Anna", "{} plays", "violin")]
     assert within_budget(TOKENIZER, facts) == (facts, 1.0)
