@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV := $(abspath $(BIN))/uv
+# With torch for CUDA and what the package needs; by default that of `make setup`.
+GPU_PYTHON ?= $(BIN)/python
 
 # On Linux, PyPI's torch brings gigabytes of CUDA libraries. MEMIT_TORCH_INDEX may name an index
 # with CPU-only wheels, such as PyTorch's own. Untested: no such index was reachable where this was
@@ -13,7 +15,7 @@ UV := $(abspath $(BIN))/uv
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-wheel compose-test clean
+.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +83,14 @@ check-wheel: setup ## Build a wheel, install it in an empty environment, serve, 
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	bash scripts/try_wheel.sh dist $(PYTHON)
+
+# Nothing is fetched: tiny models for the tests, random weights for the benchmark.
+GPU_TESTS := $(addprefix tests/unit/memit_core/test_,against_reference.py groups_and_batches.py \
+  insertion.py pristine.py views.py) tests/unit/worker/engine
+gpu-check: ## On a CUDA machine: the tests of edits and answers there, and what an edit costs
+	MEMIT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -n auto --dist worksteal $(GPU_TESTS)
+	$(GPU_PYTHON) -m benchmarks.edit_gpu --shape gpt-j-6b --facts 200
+	$(GPU_PYTHON) -m benchmarks.edit_gpu --shape llama-3-8b --facts 200
 
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test

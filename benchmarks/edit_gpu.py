@@ -1,9 +1,10 @@
-"""Seconds a fact at GPT-J-6B's shape, random weights, in bfloat16 on one GPU.
+"""Seconds a fact at the shape of a large model, random weights, in bfloat16 on one GPU.
 
-    python -m benchmarks.edit_gpu [--facts 1000] [--json OUT.json]
+    python -m benchmarks.edit_gpu [--shape llama-3-8b] [--facts 1000] [--json OUT.json]
 
 Random weights never learn a fact before the last step, so every fact costs all its steps: real ones
-cost less. The tokenizer is the default model's. `--shape tiny --device cpu` tries the code.
+cost less. Nothing is fetched: weights and tokenizer are made on the spot. `--shape tiny --device
+cpu` tries the code.
 """
 
 from __future__ import annotations
@@ -15,20 +16,35 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPTJConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from benchmarks.measuring import Cost, counted, timed
 from benchmarks.quality import Bench
-from memit_core.default_model import default_model_path
+from memit_core.corpus import default_corpus
 from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams, from_dict, presets
 from memit_core.loading import LoadedModel, adopt_model, pick_device
 from memit_core.precision import matmul_rate
 
-SHAPES = {
+SHAPES: dict[str, PreTrainedConfig] = {
     "gpt-j-6b": GPTJConfig(),
-    "tiny": GPTJConfig(n_embd=64, n_layer=10, n_head=4, rotary_dim=8),
+    "llama-3-8b": LlamaConfig(
+        vocab_size=128_256,
+        intermediate_size=14_336,
+        num_key_value_heads=8,
+        max_position_embeddings=8_192,
+    ),
+    "tiny": GPTJConfig(vocab_size=6_000, n_embd=64, n_layer=10, n_head=4, rotary_dim=8),
 }
+VOCABULARY = 6_000
+END = "<|endoftext|>"
 COUNT_FACTS = 8
 GOAL_FACTS = 10_000
 DTYPE = {"cpu": torch.float32}
@@ -40,17 +56,31 @@ TARGETS = ("Lisbon", "Vienna", "Oslo", "Quito", "Cairo", "Hanoi", "Perth")
 PROMPTS = ("{} is located in the city of", "The visitors of {} arrive in", "{} belongs to")
 
 
+def trained_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE of the packaged text, so that names and words have a usual length."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(default_corpus().splitlines(keepends=True), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
+
+
 def random_model(shape: str, device: torch.device) -> LoadedModel:
-    """A GPT-J of random weights on `device`."""
+    """A model of this shape with random weights on `device`."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(DTYPE.get(device.type, torch.bfloat16))
     try:
         with torch.device(device):
-            model = GPTJForCausalLM(SHAPES[shape])
+            model = AutoModelForCausalLM.from_config(SHAPES[shape])
     finally:
         torch.set_default_dtype(previous)
-    tokenizer = AutoTokenizer.from_pretrained(default_model_path(), trust_remote_code=False)
-    return adopt_model(model.eval(), tokenizer, name=f"random {shape}")
+    return adopt_model(model.eval(), trained_tokenizer(), name=f"random {shape}")
 
 
 def made_up(count: int) -> list[Group]:
@@ -64,7 +94,7 @@ def made_up(count: int) -> list[Group]:
 
 
 def hparams(shape: str, covariance_tokens: int) -> HParams:
-    preset = presets()["gpt-j-6b"]["hparams"]
+    preset = presets()["gpt-j-6b" if shape == "tiny" else shape]["hparams"]
     changed = {"layers": [2, 3, 4]} if shape == "tiny" else {}
     return from_dict({**preset, **changed, "mom2_n_tokens": covariance_tokens})
 

@@ -7,12 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 SAMPLE_SECONDS = 0.02
+FUSED_ATTENTION = (
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
 
 
 @dataclass
@@ -75,7 +81,17 @@ def timed(cost: Cost, facts: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def counted(cost: Cost, scale: float = 1.0) -> Iterator[None]:
     """Add the matrix products inside, times `scale`, to the FLOP of `cost`; slows them down."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(
+        display=False, custom_mapping=dict.fromkeys(FUSED_ATTENTION, _attention_flop)
+    )
     with counter:
         yield
     cost.flop += scale * counter.get_total_flops()
+
+
+def _attention_flop(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_args: Any, **_options: Any
+) -> int:
+    """Of shapes [rows, heads, width, head_dim]; torch 2.11's own refuses fewer key-value heads."""
+    rows, heads, width, size = query
+    return 2 * rows * heads * width * key[2] * (size + value[3])

@@ -86,7 +86,7 @@ class PlainMemit:
             keys = torch.stack([key for key, _ in found], dim=1).double()
             states = torch.stack([state for _, state in found], dim=1).double()
             residual = (torch.stack(list(z), dim=1).double() - states) / (len(hp.layers) - i)
-            a = hp.mom2_update_weight * covariance[layer] + keys @ keys.T
+            a = hp.mom2_update_weight * covariance[layer].double() + keys @ keys.T
             delta = residual @ torch.linalg.solve(a, keys).T
             path = structure.projections[layer]
             old = view.get_submodule(path).weight

@@ -109,7 +109,7 @@ def compute_z(
     progress("z", 0, len(groups) * hparams.v_num_grad_steps)
     exact, fast = decoders()
     waiting = sorted(range(len(groups)), key=lambda g: prepared[g].shape)
-    budget = batch_tokens or memory_budget(fast)
+    budget = batch_tokens or memory_budget(fast, fast.depth - 1 - hparams.layers[-1])
     while waiting:
         batch = _first_batch(waiting, prepared, budget)
         try:

@@ -23,6 +23,8 @@ from memit_core.trace import run_until
 
 SEQUENCE_TOKENS = 256
 BATCH_ROWS = 8
+BATCHES_TOGETHER = {"cuda": 16}
+"""Batches whose sums stay on the device, else 1."""
 
 
 def corpus_rows(tokenizer: Any, corpus: str, n_tokens: int) -> list[Row]:
@@ -82,8 +84,8 @@ def compute_covariance(
     """
     rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
     device = next(view.parameters()).device
-    # Sums of 2,048 products are exact enough in float32; between batches they add up in float64.
-    running = RunningSums(hparams.layers, structure.intermediate, partial, save_seconds)
+    together = BATCHES_TOGETHER.get(device.type, 1)
+    running = RunningSums(hparams.layers, structure.intermediate, partial, save_seconds, together)
     last = structure.projections[hparams.layers[-1]]
     total = sum(len(row.ids) for row in rows)
     for start in range(running.done * BATCH_ROWS, len(rows), BATCH_ROWS):
@@ -94,8 +96,7 @@ def compute_covariance(
 
         def reader(layer: int, real: torch.Tensor = real) -> Any:
             def read(keys: torch.Tensor) -> None:
-                k = keys[real].float()
-                running.sums[layer] += (k.T @ k).cpu().double()
+                running.add(layer, keys[real].float())
 
             return read
 
@@ -115,5 +116,5 @@ def encode_covariance(covariance: dict[int, torch.Tensor]) -> bytes:
 
 
 def decode_covariance(data: bytes) -> dict[int, torch.Tensor]:
-    """C by layer, float64, from what `encode_covariance` wrote."""
-    return {int(k): v.double() for k, v in safetensors.torch.load(data).items()}
+    """C by layer, float32, from what `encode_covariance` wrote."""
+    return {int(k): v for k, v in safetensors.torch.load(data).items()}

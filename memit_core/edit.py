@@ -122,7 +122,7 @@ class Editor:
         return hashlib.sha256(json.dumps(source).encode()).hexdigest()
 
     def covariance(self, progress: Progress = silent) -> dict[int, torch.Tensor]:
-        """C by layer, [m, m] float64; computed on the first call, which may take minutes."""
+        """C by layer, [m, m] float32; computed on the first call, which may take minutes."""
         if self._covariance is None:
             name = f"covariance/{self.covariance_digest}"
             data = self.cache.get(name)
@@ -279,7 +279,7 @@ class Editor:
     def _solver(self, layer: int) -> Solver:
         """A layer's solver; the factor that it makes stays."""
         if layer not in self._solvers:
-            self._solvers[layer] = Solver(self.covariance()[layer].to(self.loaded.device))
+            self._solvers[layer] = Solver(self.covariance()[layer], self.loaded.device)
         return self._solvers[layer]
 
     def apply(self, solved: Mapping[int, bytes]) -> Any:

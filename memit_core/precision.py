@@ -31,6 +31,8 @@ LONG_SECONDS = 0.2
 """A product that would take longer is not tried: a processor without bfloat16 needs a hundred times
 as long in it, which a smaller product shows as well."""
 MEMORY_SHARE = 0.4
+KEPT_TENSORS = 8
+"""Of the block's widest layer, a block for the backward; GPT-J keeps six."""
 BATCH_TOKENS = {"cpu": (128, 1_024), "cuda": (256, 65_536), "mps": (128, 8_192)}
 """Least and most live tokens of a batch, by device: more of them gain nothing."""
 
@@ -120,16 +122,19 @@ def fast_decoder(model: Any, structure: Structure, dtype: torch.dtype, layer: in
     return decoder
 
 
-def memory_budget(decoder: Decoder) -> int:
-    """Live tokens whose activations and gradients fit into the free memory of the device."""
+def memory_budget(decoder: Decoder, blocks: int) -> int:
+    """Live tokens whose activations and gradients fit into the free memory of the device.
+
+    Args:
+        blocks: how many of the decoder's blocks they run through.
+    """
     device = decoder.device
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = psutil.virtual_memory().available
     widest = max(max(p.shape) for p in decoder.blocks[-1].parameters())
-    # About a dozen tensors of the block's widest layer are kept a block for the backward.
-    token = 12 * widest * decoder.depth * decoder.dtype.itemsize
+    token = KEPT_TENSORS * widest * max(blocks, 1) * decoder.dtype.itemsize
     least, most = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
     return int(min(most, max(least, MEMORY_SHARE * free / token)))
 

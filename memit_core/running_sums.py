@@ -22,12 +22,14 @@ SAVE_SHARE = 0.05
 class RunningSums:
     """Σ k kᵀ by layer, [m, m] float64 on the CPU, and how many batches are in it.
 
-    The file only saves work: when it cannot be read or written, a warning says so and the sums go
-    on without it.
+    Some batches add up in float32 where the keys are, before they are moved here: that is gigabytes
+    for a wide layer, and takes a GPU longer than the products. The file only saves work: when it
+    cannot be read or written, a warning says so and the sums go on without it.
 
     Args:
         file: where they are kept until `finish`; None keeps them in memory alone.
         save_seconds: seconds between two saves, at least.
+        together: batches that add up before they are moved.
     """
 
     def __init__(
@@ -36,11 +38,14 @@ class RunningSums:
         m: int,
         file: Path | None,
         save_seconds: float = SAVE_SECONDS,
+        together: int = 1,
     ) -> None:
         self._file = file
+        self._together = together
         self._save_seconds = save_seconds
         self.done = 0
         self.sums = {layer: torch.zeros(m, m, dtype=torch.float64) for layer in layers}
+        self._pending: dict[int, torch.Tensor] = {}
         self._saved = time.monotonic()
         self._pause = save_seconds
         if file is not None:
@@ -75,9 +80,23 @@ class RunningSums:
             self.sums, self.done = sums, done
             log.info("the covariance goes on after %d batches", done)
 
+    def add(self, layer: int, keys: torch.Tensor) -> None:
+        """Add the keys [n, m] float32 of a batch, on any device."""
+        pending = self._pending.get(layer)
+        # Sums of some thousand products are exact enough in float32.
+        self._pending[layer] = keys.T @ keys if pending is None else pending.addmm_(keys.T, keys)
+
+    def _move(self) -> None:
+        for layer, products in self._pending.items():
+            self.sums[layer] += products.cpu()
+        self._pending.clear()
+
     def batch_done(self) -> None:
         """Count a batch, and save when it is time."""
         self.done += 1
+        if self.done % self._together:
+            return
+        self._move()
         now = time.monotonic()
         if self._file is None or now - self._saved < self._pause:
             return
@@ -106,7 +125,8 @@ class RunningSums:
             raise
 
     def finish(self) -> None:
-        """Forget what is on disk."""
+        """All batches are in `sums`; forget what is on disk."""
+        self._move()
         if self._file is None:
             return
         try:

@@ -22,16 +22,17 @@ class Solver:
     by the Cholesky factor of the whole. Which of the two depends on the number of keys alone.
 
     Args:
-        covariance: C [m, m].
+        covariance: C [m, m]; only its factor is kept on the device.
+        device: the model's.
 
     Raises:
         NonFinite: C holds NaN or infinity.
     """
 
-    def __init__(self, covariance: torch.Tensor) -> None:
+    def __init__(self, covariance: torch.Tensor, device: torch.device) -> None:
         if not covariance.isfinite().all():
             raise NonFinite("the covariance")
-        self._device = solve_device(covariance.device)
+        self._device = solve_device(device)
         self._covariance = covariance
 
     @property

@@ -112,7 +112,7 @@ class Reference:
     """The method on a float64 copy of `model`; the model given is left as it is."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any, templates: Sequence[str]) -> None:
-        self.model = copy.deepcopy(model).double().requires_grad_(requires_grad=False)
+        self.model = copy.deepcopy(model).cpu().double().requires_grad_(requires_grad=False)
         self.names = NAMES[name]
         self.tokenizer = tokenizer
         self.templates = templates

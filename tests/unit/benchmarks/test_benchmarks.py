@@ -14,10 +14,11 @@ import benchmarks.covariance_corpus
 import benchmarks.edit_gpu
 import benchmarks.edit_throughput
 import benchmarks.tune
+from benchmarks.measuring import Cost, counted
 from benchmarks.plain import PlainMemit
 from memit_core.facts import group_facts
 from memit_core.weights import decode
-from tests.tiny_models import TEXT, save_tiny, tiny_tokenizer
+from tests.tiny_models import TEXT, save_tiny
 from tests.unit.memit_core.examples import FACTS, editor_of, loaded_tiny
 
 RECORDS = [
@@ -73,13 +74,16 @@ def test_edit_throughput(files: dict[str, Path], tmp_path: Path) -> None:
     assert report["speedup"]["insertion"] > 0
 
 
-def test_edit_gpu_on_a_tiny_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tokenizer(*_args: object, **_options: object) -> Any:
-        return tiny_tokenizer()
+def test_grouped_attention_is_counted() -> None:
+    """As a GPU runs it, with fewer heads of keys than of queries; no kernel but its shapes."""
+    cost = Cost()
+    query, key = (torch.empty(2, heads, 5, 4, device="meta") for heads in (8, 2))
+    with counted(cost):
+        torch.ops.aten._scaled_dot_product_flash_attention(query, key, key)
+    assert cost.flop == 2 * 2 * 8 * 5 * 5 * (4 + 4)
 
-    # The benchmark takes the default model's, which a fast test does not wait for.
-    monkeypatch.setattr(benchmarks.edit_gpu.AutoTokenizer, "from_pretrained", tokenizer)
-    monkeypatch.setattr(benchmarks.edit_gpu, "default_model_path", lambda: tmp_path)
+
+def test_edit_gpu_on_a_tiny_shape(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     benchmarks.edit_gpu.main(5, "tiny", "cpu", 500, out)
     report: dict[str, Any] = json.loads(out.read_text())

@@ -17,6 +17,7 @@ from memit_core.loading import LoadedModel, adopt_model
 from memit_core.precision import fast_decoder
 from memit_core.progress import silent
 from memit_core.views import view_of
+from tests.device import DEVICE
 from tests.reference import Settings
 from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
 
@@ -47,7 +48,7 @@ HPARAMS = HParams(
 
 def loaded_tiny(name: str, seed: int = 0) -> LoadedModel:
     """A tiny model as a base."""
-    return adopt_model(tiny_model(name, seed), tiny_tokenizer(), name=name)
+    return adopt_model(tiny_model(name, seed).to(DEVICE), tiny_tokenizer(), name=name)
 
 
 def editor_of(loaded: LoadedModel, hparams: HParams = HPARAMS, **options: Any) -> Editor:

@@ -20,7 +20,7 @@ CLOSE = 1e-6
 
 
 def solve(C: torch.Tensor, K: torch.Tensor, lam: float) -> torch.Tensor:
-    return Solver(C).solve(K, lam)
+    return Solver(C, C.device).solve(K, lam)
 
 
 @st.composite

@@ -61,7 +61,8 @@ def test_only_groups_whose_loss_is_high_take_more_steps(
     some = MANY[::8]
     few = replace(HPARAMS, v_num_grad_steps=4, v_lr=2.0, kl_factor=0.0)
     before = optimise(editor.loaded, some, few)
-    border = sorted(target.loss for target in before)[5]
+    losses = sorted(target.loss for target in before)
+    border = (losses[5] + losses[6]) / 2
     monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", border)
     after = optimise(editor.loaded, some, replace(few, v_max_grad_steps=12))
     hard = [i for i, target in enumerate(before) if target.loss > border]
@@ -223,7 +224,7 @@ def test_a_group_is_read_back_and_not_optimised_again(any_editor: Editor) -> Non
 def test_a_stage_that_is_broken_off_keeps_what_its_batches_found(
     any_editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memit_core.compute_z, "memory_budget", lambda _: 1)
+    monkeypatch.setattr(memit_core.compute_z, "memory_budget", lambda *_: 1)
     working = editor_of(any_editor.loaded, cache=MemoryCache())
     groups, steps = group_facts(FACTS), HPARAMS.v_num_grad_steps
     totals: list[int] = []
@@ -291,17 +292,18 @@ def test_a_padding_token_needs_no_embedding() -> None:
     assert editor_of(loaded).solve(group_facts(FACTS)) == expected
 
 
-def test_bfloat16_gives_nearly_the_same_z() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_gives_nearly_the_same_z(dtype: torch.dtype) -> None:
     """z, δ and the loss stay float32 while the model runs in bfloat16 (3 significant digits)."""
     exact = loaded_tiny("llama")
-    model = copy.deepcopy(exact.model).to(torch.bfloat16)
-    coarse = editor_of(replace(exact, model=model, digest="coarse", dtype=torch.bfloat16))
+    model = copy.deepcopy(exact.model).to(dtype)
+    coarse = editor_of(replace(exact, model=model, digest="coarse", dtype=dtype), z_dtype="auto")
     groups = group_facts([Fact("Martin Okafor", "{} plays the", "violin")])
     (expected,) = optimise(exact, groups)
-    (rough,) = optimise(coarse.loaded, groups, dtype=torch.bfloat16)
+    (rough,) = optimise(coarse.loaded, groups, dtype=dtype)
     assert rough.z.dtype == torch.float32
     assert torch.cosine_similarity(rough.z, expected.z, dim=0) > 0.98
     edited = coarse.apply(coarse.solve(groups))
     weight, base = (m.model.layers[1].mlp.down_proj.weight for m in (edited, model))
-    assert weight.dtype == torch.bfloat16
+    assert weight.dtype == dtype
     assert not torch.equal(weight, base)

@@ -18,6 +18,7 @@ from memit_core.target_scores import score_targets
 from memit_core.tokens import prompt_row, target_ids
 from memit_core.views import view_of
 from memit_core.weights import decode
+from tests.device import DEVICE
 from tests.reference import closed_form
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
 
@@ -52,7 +53,7 @@ def learnable(editor: Editor) -> list[Group]:
     facts = []
     for subject, prompt in SUBJECTS.items():
         ids = prompt_row(tokenizer, Fact(subject, prompt, "x")).ids
-        logits = editor.loaded.model(input_ids=torch.tensor([ids])).logits[0, -1]
+        logits = editor.loaded.model(input_ids=torch.tensor([ids], device=DEVICE)).logits[0, -1]
         ranked = [t for t in logits.argsort(descending=True).tolist() if t in words]
         facts.append(Fact(subject, prompt, words[ranked[1]]))
     return group_facts(facts)
@@ -98,7 +99,9 @@ def test_two_columns_are_weighted_least_squares(cache: MemoryCache) -> None:
     seen, residual = look(editor, groups)
     residual = torch.cat([residual * share**0.5, residual * (1 - share) ** 0.5], dim=1)
     keys = torch.cat([seen.bare * share**0.5, seen.sampled * (1 - share) ** 0.5], 1)
-    expected = closed_form(residual, keys, editor.covariance()[2], hparams.mom2_update_weight)
+    expected = closed_form(
+        residual, keys, editor.covariance()[2].double(), hparams.mom2_update_weight
+    )
     ours = changes(editor, groups)[2].double()
     assert (ours - expected).norm() < CLOSE * expected.norm()
     paper = changes(editor_with(replace(hparams, bare_share=None), cache), groups)[2].double()
@@ -153,7 +156,7 @@ def test_only_the_facts_that_were_missed_are_raised(cache: MemoryCache) -> None:
     root = torch.where(spoken, 1.0, 5.0).double().sqrt()
     seen, residual = look(once, groups)
     keys = (seen.bare + seen.sampled) / 2
-    expected = closed_form(residual * root, keys * root, once.covariance()[2], 30.0)
+    expected = closed_form(residual * root, keys * root, once.covariance()[2].double(), 30.0)
     ours = changes(editor_with(replace(hparams, reweight_rounds=1), cache), groups)[2].double()
     assert (ours - expected).norm() < CLOSE * expected.norm()
 

@@ -16,6 +16,7 @@ from memit_core.loading import LoadedModel, base_digest, weights_digest
 from memit_core.progress import silent
 from memit_core.solve import Solver
 from memit_core.views import view_of
+from tests.device import DEVICE
 from tests.tiny_models import TEXT
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
 
@@ -54,7 +55,8 @@ def assert_untouched(loaded: LoadedModel) -> None:
 
 def test_an_edit_leaves_its_base_untouched(loaded: LoadedModel, editor: Editor) -> None:
     edited = editor.apply(run(editor, silent))
-    edited.generate(torch.tensor([[5, 80]]), attention_mask=torch.ones(1, 2), max_new_tokens=3)
+    ids = torch.tensor([[5, 80]], device=DEVICE)
+    edited.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3)
     assert weights_digest(edited) != weights_digest(loaded.model)
     assert_untouched(loaded)
 

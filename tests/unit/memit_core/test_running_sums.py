@@ -89,6 +89,34 @@ def test_a_save_that_fails_is_tried_ever_more_rarely(
     assert 2 <= len(warnings_of(caplog)) <= 7
 
 
+def test_batches_that_add_up_first_are_saved_when_they_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: what is saved is always a sum of whole batches, and so is the end."""
+    monkeypatch.setattr("memit_core.running_sums.SAVE_SHARE", 1e9)
+    file = tmp_path / "sums.part"
+    running = RunningSums([1], M, file, save_seconds=0, together=3)
+    draw = torch.Generator().manual_seed(0)
+    batches = [torch.randn(9, M, generator=draw) for _ in range(8)]
+
+    def sum_of(some: list[torch.Tensor]) -> torch.Tensor:
+        keys = torch.cat(some).double()
+        return keys.T @ keys
+
+    for i, keys in enumerate(batches, start=1):
+        running.add(1, keys)
+        running.batch_done()
+        assert running.done == i
+        if i >= 3:
+            saved = RunningSums([1], M, file)
+            assert saved.done == i // 3 * 3
+            torch.testing.assert_close(
+                saved.sums[1], sum_of(batches[: saved.done]), rtol=1e-5, atol=1e-5
+            )
+    running.finish()
+    torch.testing.assert_close(running.sums[1], sum_of(batches), rtol=1e-5, atol=1e-5)
+
+
 def test_what_a_killed_process_left_is_removed_and_no_more(tmp_path: Path) -> None:
     file = tmp_path / "sums.part"
     RunningSums([1], M, file, save_seconds=0).batch_done()

@@ -12,8 +12,9 @@ from memit_core.loading import LoadedModel
 from memit_core.tokens import Row, collate
 from memit_core.trace import hooked, run_until
 from memit_core.views import cast_view, set_weight, view_of
+from tests.device import DEVICE
 
-IDS = torch.tensor([[5, 80, 200, 7, 301]])
+IDS = torch.tensor([[5, 80, 200, 7, 301]], device=DEVICE)
 
 
 def tensors(model: Any) -> dict[str, torch.Tensor]:
@@ -118,7 +119,7 @@ def test_running_part_of_a_view_reads_what_a_full_run_reads(loaded: LoadedModel)
         state = run_until(
             view,
             structure.blocks[2],
-            collate(rows, torch.device("cpu")),
+            collate(rows, DEVICE),
             {structure.projections[1]: seen.append},
         )
         whole = view_of(loaded.model)(input_ids=IDS, output_hidden_states=True).hidden_states[3]
@@ -135,7 +136,7 @@ def test_an_error_inside_a_run_leaves_no_hook(loaded: LoadedModel) -> None:
     def fail(_keys: torch.Tensor) -> None:
         raise RuntimeError("reader")
 
-    batch = collate([Row((1, 2, 3), 1)], torch.device("cpu"))
+    batch = collate([Row((1, 2, 3), 1)], DEVICE)
     with pytest.raises(RuntimeError, match="reader"):
         run_until(view, structure.blocks[2], batch, {structure.projections[1]: fail})
     assert hooks(view) == 0

@@ -34,6 +34,7 @@ from memit_core.loading import LoadedModel, adopt_model
 from memit_core.structure import Structure
 from memit_core.weights import LowRank, encode
 from registry.registry import Registry
+from tests.device import DEVICE
 from tests.tiny_models import VOCABULARY, tiny_model
 from worker.engine.engine import Engine
 from worker.engine.residents import Residents
@@ -124,7 +125,7 @@ class Stage:
         model = copy.deepcopy(self.loaded.model)
         for path, delta in self.deltas.get(version, {}).items():
             module = model.get_submodule(path)
-            change = delta.left @ delta.right.T
+            change = (delta.left @ delta.right.T).to(module.weight.device)
             module.weight += change.T if isinstance(module, Conv1D) else change
         return model
 
@@ -154,7 +155,7 @@ class Stage:
 
 
 def make_stage(name: str, root: Path, tokenizer: Any = None) -> Stage:
-    loaded = adopt_model(tiny_model(name), tokenizer or plain_tokenizer(), name=name)
+    loaded = adopt_model(tiny_model(name).to(DEVICE), tokenizer or plain_tokenizer(), name=name)
     stage = Stage(loaded, discover(loaded.model), root, Registry(root))
     stage.publish_base()
     return stage
@@ -242,7 +243,7 @@ def answers(engine: Engine, listeners: list[Listener]) -> list[str]:
 
 def generated(model: Any, tokenizer: Any, prompt: str, max_tokens: int = 12, **options: Any) -> str:
     """What plain `generate` answers, as the text that it adds to the prompt."""
-    ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+    ids = torch.tensor([tokenizer(prompt)["input_ids"]], device=model.device)
     settings = {"do_sample": False, "pad_token_id": 0, **options}
     with torch.no_grad():
         out = model.generate(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.device import DEVICE
 from tests.tiny_models import TINY, VOCABULARY
 from tests.unit.worker.engine.stage import Stage, make_stage
 from worker.engine.batch import Batch, pad_left
@@ -51,8 +52,8 @@ def test_logits_of_a_row_are_those_of_a_plain_forward_over_it_alone(
 
     assert batch.width == 16, "columns that only the longest row used are cut"
     left = [rows[3], rows[1], rows[2]]
-    last = torch.tensor([[row[-1]] for row in left])
+    last = torch.tensor([[row[-1]] for row in left], device=DEVICE)
     out = batch.forward(view, [stage.base_version] * 3, last, torch.ones_like(last))
     for row, logits in zip(left, out, strict=True):
-        reference = stage.loaded.model(torch.tensor([row])).logits[0, -1]
+        reference = stage.loaded.model(torch.tensor([row], device=DEVICE)).logits[0, -1]
         torch.testing.assert_close(logits, reference, rtol=1e-4, atol=1e-4)

@@ -12,6 +12,7 @@ import torch
 from contracts.errors import Unavailable
 from contracts.generation import EndEvent, StartEvent
 from contracts.ids import VersionId
+from tests.device import DEVICE
 from tests.tiny_models import POSITIONS, TINY, tiny_tokenizer
 from tests.unit.worker.engine.stage import (
     PROMPTS,
@@ -174,7 +175,9 @@ def test_a_stop_token_ends_the_answer_before_it(llama: Stage) -> None:
 def test_a_stop_string_that_is_a_special_token_ends_the_answer(tmp_path: Path) -> None:
     prompt, tokenizer = "The lighthouse keeper", tiny_tokenizer()
     model = make_stage("llama", tmp_path / "plain", tokenizer).loaded.model
-    first = model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1].argmax()
+    first = (
+        model(torch.tensor([tokenizer(prompt)["input_ids"]], device=DEVICE)).logits[0, -1].argmax()
+    )
     name = tokenizer.convert_ids_to_tokens([int(first)])[0]
     tokenizer.backend_tokenizer.add_special_tokens([name])
     stage = make_stage("llama", tmp_path / "marked", tokenizer)
@@ -308,6 +311,7 @@ def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> 
     assert engine.room == 8 - 5
 
 
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="there it costs the process its device")
 def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
     engine = llama.engine()
     running = ask(engine, PROMPTS[0], llama.base_version)

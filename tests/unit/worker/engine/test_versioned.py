@@ -11,6 +11,7 @@ from transformers import DynamicCache, MambaConfig, MambaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from memit_core.errors import UnsupportedModel
+from tests.device import DEVICE
 from tests.unit.worker.engine.stage import Stage, make_stage
 from worker.engine.versioned import ServingView, VersionedProjection
 
@@ -86,7 +87,7 @@ def weights_of(stage: Stage, version: str) -> dict[str, torch.Tensor]:
 
 
 def logits(view: ServingView, rows: list[str]) -> torch.Tensor:
-    tokens = torch.tensor([[5, 6, 7]] * len(rows))
+    tokens = torch.tensor([[5, 6, 7]] * len(rows), device=DEVICE)
     with torch.inference_mode():
         return view.logits(rows, tokens, torch.ones_like(tokens), DynamicCache())
 
@@ -113,7 +114,7 @@ def test_versions_come_and_go_and_the_pristine_model_never_changes(
     out = logits(view, rows)
 
     for row, version in enumerate(rows):
-        reference = merged[version](torch.tensor([[5, 6, 7]])).logits[0, -1]
+        reference = merged[version](torch.tensor([[5, 6, 7]], device=DEVICE)).logits[0, -1]
         torch.testing.assert_close(out[row], reference, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(out[0], out[1])
     assert torch.equal(logits(view, [stage.base_version]), base_logits)
