@@ -246,16 +246,16 @@ class _Optimisation:
 
     # one step
 
-    def losses(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The paper's three terms of every group and that of the word's end, and their gradient.
 
         Args:
             delta: [groups, d] float32; gets the gradient of the sum in `delta.grad`.
 
         Returns:
-            Loss [groups] float32, NaN where a group has left the batch; and whether every target
-            token, and after them a word's end, is the most probable one in all contexts,
-            [groups] bool.
+            Loss [groups] float32, NaN where a group has left the batch; the same without the
+            word's end, infinite while that is not the most probable in all contexts; and whether
+            it and every target token are, [groups] bool.
         """
         hp = self.hparams
         hidden = self.live.above(delta[self.row_group])
@@ -263,20 +263,24 @@ class _Optimisation:
         at_subject = torch.zeros_like(self.subject_row)
         columns = torch.cat([self.target_column, self.end_column, at_subject])
         states = hidden[rows, columns]
-        loss, leads, slope = self._head(states.detach())
+        loss, without_end, leads, slope = self._head(states.detach())
         states.backward(slope)  # type: ignore[no-untyped-call]
         decay = hp.v_weight_decay * delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
         decay[self.subject_group].sum().backward()
-        return loss + decay.detach(), leads
+        return loss + decay.detach(), without_end + decay.detach(), leads
 
-    def _head(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Every group's loss without decay, whether its targets lead, and the gradient at `states`.
+    def _head(
+        self, states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `losses` returns, without decay, and the gradient at `states`.
 
         The vocabulary is wide, so logits and their gradient are made for a few rows at a time.
         """
         n, m = len(self.target_row), len(self.target_row) + len(self.end_row)
         loss = torch.full((self.size,), torch.nan, device=states.device)
         loss[self.subject_group] = 0
+        of_end = torch.zeros_like(loss)
+        no_end = torch.zeros_like(loss, dtype=torch.bool)
         leads = torch.ones(self.size, dtype=torch.bool, device=states.device)
         base: list[torch.Tensor] = []
         slopes: list[torch.Tensor] = []
@@ -300,8 +304,8 @@ class _Optimisation:
                 left = -after.masked_fill(~self.word_ends, -torch.inf).logsumexp(-1)
                 left = left * self.end_weight[end]
                 owner = self.row_group[self.end_row[end]]
-                leads[owner[~self.word_ends[after.detach().argmax(-1)]]] = False
-                loss.index_add_(0, owner, left.detach())
+                no_end[owner[~self.word_ends[after.detach().argmax(-1)]]] = True
+                of_end.index_add_(0, owner, left.detach())
                 total = total + left.sum()
             if not len(self.base_log_p):
                 base.append(now.detach())
@@ -314,7 +318,8 @@ class _Optimisation:
                 slopes.append(leaf.grad)
         if base:
             self.base_log_p = torch.cat(base)
-        return loss, leads, torch.cat(slopes)
+        without_end = torch.where(no_end, torch.inf, loss)
+        return loss + of_end, without_end, leads & ~no_end, torch.cat(slopes)
 
     # the loop
 
@@ -330,12 +335,12 @@ class _Optimisation:
         usual, usual_loss = delta.detach().clone(), torch.full_like(final, torch.inf)
         for step in range(hp.most_grad_steps):
             optimizer.zero_grad()
-            loss, leads = self.losses(delta)
+            loss, without_end, leads = self.losses(delta)
             final = torch.where(open_, loss, final)
             if hp.v_stop_after_lead is not None:
                 # ENCORE's stop: some more steps once the target leads everywhere.
                 more = torch.where(leads, more.clamp_max(hp.v_stop_after_lead), more) - 1
-            open_ = open_ & final.isfinite() & (final >= STOP_LOSS) & (more >= 0)
+            open_ = open_ & final.isfinite() & (without_end >= STOP_LOSS) & (more >= 0)
             if step == hp.v_num_grad_steps - 1:
                 open_ = open_ & (final > HARD_LOSS)
                 usual, usual_loss = delta.detach().clone(), final

@@ -39,11 +39,11 @@ from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
 from memit_core.precision import fast_decoder, z_dtype
 from memit_core.progress import Progress, silent
+from memit_core.revision import METHOD_REVISION
 from memit_core.running_sums import SAVE_SECONDS
 from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
-from memit_core.tokens import TOKENS_REVISION
 from memit_core.views import view_of
 from memit_core.word_ends import word_ends
 
@@ -170,7 +170,7 @@ class Editor:
 
     def z_name(self, group: Group) -> str:
         """Where a group's z is kept: it depends on the base, the contexts, hparams and facts."""
-        parts = [TOKENS_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
+        parts = [METHOD_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
     def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
@@ -305,7 +305,7 @@ class Editor:
             hparams: as `hparams_of` gives them.
         """
         parts = [
-            TOKENS_REVISION,
+            METHOD_REVISION,
             hparams.as_dict(),
             self.contexts_digest,
             self.covariance_digest,

@@ -17,8 +17,6 @@ from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
 from memit_core.joining import compose, separator
 
-TOKENS_REVISION = 2
-"""In the name of what is kept and depends on how facts become tokens; raised when that changes."""
 LINE = "\n"
 """Goes before a subject that would be the very first token; see `contexts_of`."""
 

@@ -84,6 +84,7 @@ class Settings:
     clamp: float = 0.75
     kl_factor: float = 0.0625
     lam: float = 15_000.0
+    end_factor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,20 @@ class Reference:
             terms.append(torch.stack(of_tokens).mean())
         return torch.stack(terms).mean()
 
+    def end(
+        self, layer: int, fact: FactLike, delta: torch.Tensor, ends: torch.Tensor
+    ) -> tuple[torch.Tensor, bool]:
+        """−log p(a token of `ends` follows the target), mean over the contexts; and whether such
+        a token is the most probable one in all of them."""
+        terms, leads = [], True
+        for template in self.templates:
+            text, position = self.prompt(template, fact)
+            ids = self.ids(text) + self.target(text, fact.target_new)
+            log_p = self.logits_with(layer, ids, position, delta)[-1].log_softmax(-1)
+            terms.append(-log_p[ends].logsumexp(0))
+            leads &= bool(ends[log_p.argmax()])
+        return torch.stack(terms).mean(), leads
+
     def kl_prompt(self, subject: str) -> tuple[str, int]:
         """ "{subject} is a" and the subject's last token; on a new line if that is the very first.
 
@@ -234,8 +249,14 @@ class Reference:
         text, position = self.kl_prompt(subject)
         return self.logits_with(layer, self.ids(text), position, delta)[position].log_softmax(-1)
 
-    def compute_z(self, group: Sequence[FactLike], settings: Settings) -> Optimised:
-        """z = h₀ + δ with the δ that gradient descent finds (section 4.3)."""
+    def compute_z(
+        self, group: Sequence[FactLike], settings: Settings, ends: torch.Tensor | None = None
+    ) -> Optimised:
+        """z = h₀ + δ with the δ that gradient descent finds (section 4.3).
+
+        Not the paper's: with `ends`, the tokens that end a word, bool [vocabulary], they are to
+        follow the targets. The paper's loss alone must be low for an early stop, and they lead.
+        """
         layer = settings.layers[-1]
         h0 = self.bare_state(layer, group)
         delta = torch.zeros_like(h0, requires_grad=True)
@@ -248,8 +269,13 @@ class Reference:
             kl = (log_p.exp() * (log_p - log_p0)).sum()
             decay = delta.norm() / h0.norm().square()
             loss = nll + settings.kl_factor * kl + settings.weight_decay * decay
+            low = loss.item() < 0.05
+            if ends is not None:
+                found = [self.end(layer, fact, delta, ends) for fact in group]
+                loss = loss + settings.end_factor * torch.stack([end for end, _ in found]).mean()
+                low = low and all(leads for _, leads in found)
             losses.append(loss.item())
-            if losses[-1] < 0.05 or step == settings.steps - 1:
+            if low or step == settings.steps - 1:
                 break
             optimizer.zero_grad()
             loss.backward()

@@ -63,6 +63,7 @@ def optimise(
     contexts: Sequence[str] = CONTEXTS,
     dtype: torch.dtype = torch.float32,
     batch_tokens: int | None = None,
+    word_ends: torch.Tensor | None = None,
 ) -> list[Target]:
     """z of the groups, all with one precision and size of batch."""
     structure = discover(loaded.model)
@@ -77,6 +78,7 @@ def optimise(
         groups,
         silent,
         batch_tokens=batch_tokens,
+        word_ends=word_ends,
     )
     return [target for _, target in sorted(found, key=lambda one: one[0])]
 
@@ -92,4 +94,5 @@ def settings_of(hparams: HParams) -> Settings:
         clamp=hparams.clamp_norm_factor,
         kl_factor=hparams.kl_factor,
         lam=hparams.mom2_update_weight,
+        end_factor=hparams.v_end_factor,
     )

@@ -27,6 +27,7 @@ from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.views import view_of
 from memit_core.weights import Dense, LowRank, decode
+from memit_core.word_ends import word_ends
 from tests.device import DEVICE
 from tests.reference import Insertion, Reference
 from tests.tiny_models import TEXT
@@ -85,6 +86,16 @@ def test_z_is_the_papers(loaded: LoadedModel, hparams: HParams) -> None:
             assert step.norm() < longest
 
 
+QUICK = replace(
+    HPARAMS,
+    v_num_grad_steps=20,
+    v_lr=8.0,
+    v_weight_decay=1e-3,
+    kl_factor=0.0,
+    clamp_norm_factor=1_000.0,
+)
+
+
 @pytest.mark.parametrize(("name", "target"), [("llama", "the"), ("llama_square", "a")])
 def test_a_group_stops_as_soon_as_its_own_loss_is_low(name: str, target: str) -> None:
     """δ sits where a target of one token is predicted, so that the loss can fall below 0.05.
@@ -92,21 +103,49 @@ def test_a_group_stops_as_soon_as_its_own_loss_is_low(name: str, target: str) ->
     Each group stops at a step of its own, and one goes on to the end; none waits for another.
     """
     loaded = loaded_tiny(name)
-    hparams = replace(
-        HPARAMS,
-        v_num_grad_steps=20,
-        v_lr=8.0,
-        v_weight_decay=1e-3,
-        kl_factor=0.0,
-        clamp_norm_factor=1_000.0,
-    )
     wanted = {"Lisbon": target, "Geneva": target, "Anna": "in"}
     groups = group_facts([Fact(subject, "I know {}", new) for subject, new in wanted.items()])
-    reference, settings = reference_of(loaded, ("",)), settings_of(hparams)
+    reference, settings = reference_of(loaded, ("",)), settings_of(QUICK)
     expected = [reference.compute_z(group.facts, settings) for group in groups]
     steps = {g.subject: len(z.losses) for g, z in zip(groups, expected, strict=True)}
     assert steps["Lisbon"] < steps["Geneva"] < steps["Anna"] == 20
-    for ours, theirs in zip(optimise(loaded, groups, hparams, ("",)), expected, strict=True):
+    for ours, theirs in zip(optimise(loaded, groups, QUICK, ("",)), expected, strict=True):
+        assert ours.loss == pytest.approx(theirs.losses[-1], rel=1e-3)
+        assert error(ours.z, theirs.z, scale=theirs.z - theirs.h0) < Z
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_z_learns_where_a_word_ends(name: str) -> None:
+    """Two facts of one subject and one whose target ends in no word, which learns no end."""
+    loaded = loaded_tiny(name)
+    ends = word_ends(loaded.tokenizer, loaded.model.get_output_embeddings().weight.shape[0])
+    groups = group_facts([*FACTS[:4], Fact("Lisbon", "{} is in", "Portugal.")])
+    hparams = replace(HPARAMS, v_end_factor=0.5)
+    reference, settings = reference_of(loaded), settings_of(hparams)
+    with_end = optimise(loaded, groups, hparams, word_ends=ends)
+    for group, ours in zip(groups, with_end, strict=True):
+        expected = reference.compute_z(
+            group.facts, settings, None if group.subject == "Lisbon" else ends
+        )
+        assert error(ours.z, expected.z, scale=expected.z - expected.h0) < Z
+        assert ours.loss == pytest.approx(expected.losses[-1], rel=1e-4)
+    for group, ours, other in zip(groups, with_end, optimise(loaded, groups), strict=True):
+        moved = (ours.z - other.z).norm() / other.z.norm()
+        assert moved < 1e-4 if group.subject == "Lisbon" else moved > 1e-2
+
+
+def test_a_low_loss_stops_where_the_word_ends_too() -> None:
+    """The end's own loss need not be low, but no other token may lead after the target."""
+    loaded = loaded_tiny("llama_square")
+    ends = word_ends(loaded.tokenizer, loaded.model.get_output_embeddings().weight.shape[0])
+    hparams = replace(QUICK, v_end_factor=0.1)
+    groups = group_facts([Fact(subject, "I know {}", "a") for subject in ("Anna", "Geneva")])
+    reference, settings = reference_of(loaded, ("",)), settings_of(hparams)
+    expected = [reference.compute_z(group.facts, settings, ends) for group in groups]
+    assert [len(z.losses) for z in expected] == [12, 20]
+    assert expected[0].losses[-1] > 0.05
+    ours_of_all = optimise(loaded, groups, hparams, ("",), word_ends=ends)
+    for ours, theirs in zip(ours_of_all, expected, strict=True):
         assert ours.loss == pytest.approx(theirs.losses[-1], rel=1e-3)
         assert error(ours.z, theirs.z, scale=theirs.z - theirs.h0) < Z
 
