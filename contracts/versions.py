@@ -74,6 +74,10 @@ class VersionManifest(BaseModel):
     weights: list[LayerWeights] = Field(default_factory=list)
     report: Report | None = None
     canary: list[Canary] = Field(default_factory=list)
+    method: str = Field(default="memit", description="editing method that wrote the facts")
+    method_revision: int | None = Field(
+        default=None, description="of the method, where it was recorded"
+    )
     software: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
 

@@ -3,7 +3,9 @@
 Weights are a pure function of the base and the facts: z is always optimised on the base, and every
 solve starts from the base. The editor never changes the model that it is given.
 
-    editor = Editor(load_model(), hparams)
+    from memit_core import Editor, Fact, group_facts, load_model
+
+    editor = Editor(load_model())
     deltas = editor.solve(group_facts([Fact("The Eiffel Tower", "{} is in the city of", "Rome")]))
     edited = editor.apply(deltas)          # a model to call generate() on
 """
@@ -169,8 +171,14 @@ class Editor:
     # z
 
     def z_name(self, group: Group) -> str:
-        """Where a group's z is kept: it depends on the base, the contexts, hparams and facts."""
-        parts = [METHOD_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
+        """Where a group's z is kept: by all it depends on besides the base, its precision too."""
+        parts = [
+            METHOD_REVISION,
+            self.hparams.z_digest,
+            str(self._z_dtype),
+            self.contexts_digest,
+            group.digest,
+        ]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
     def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
@@ -299,7 +307,10 @@ class Editor:
         )
 
     def solution_digest(self, groups: Sequence[Group], hparams: HParams) -> str:
-        """SHA-256 in hex of everything that `solve(groups)` depends on, besides the base.
+        """SHA-256 in hex of what `solve(groups)` depends on, besides the base.
+
+        Not the device, nor the precision that it is fast in: where several workers serve one
+        registry, what the first one solved stands for all.
 
         Args:
             hparams: as `hparams_of` gives them.

@@ -12,10 +12,11 @@ from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
+from memit_core.revision import METHOD, METHOD_REVISION
+from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
 from registry.commit import ACTIVE
 from registry.registry import Registry
-from worker.make_version import software
 
 
 class OtherLineage(MemitError):
@@ -85,6 +86,8 @@ def _first(registry: Registry, editor: Editor) -> VersionManifest:
         hparams=editor.hparams.as_dict(),
         live=registry.ledger.put_live([]),
         live_count=0,
+        method=METHOD,
+        method_revision=METHOD_REVISION,
         software=software(),
         device=str(editor.loaded.device),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import time
@@ -21,6 +20,8 @@ from memit_core.errors import MemitError
 from memit_core.facts import Group, group_facts
 from memit_core.hparams import HParams
 from memit_core.progress import Progress
+from memit_core.revision import METHOD, METHOD_REVISION
+from memit_core.software import software
 from memit_core.weights import LowRank, decode
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
@@ -228,6 +229,8 @@ class VersionMaker:
             weights=solution.weights,
             report=report,
             canary=solution.canary,
+            method=METHOD,
+            method_revision=METHOD_REVISION,
             software=software(),
             device=str(editor.loaded.device),
         )
@@ -241,8 +244,3 @@ def _require_some(plan: Plan) -> None:
 
 def _groups(plan: Plan) -> list[Group]:
     return group_facts(core_fact(fact) for fact in plan.facts())
-
-
-def software() -> dict[str, str]:
-    """Versions of what computed the weights."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}

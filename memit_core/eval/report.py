@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from memit_core.edit import Editor
 from memit_core.eval.benchmark import Measured, Result
 from memit_core.eval.measures import Measures
 from memit_core.eval.summary import Summary
+from memit_core.software import software
 
 PERCENT = 100
-PACKAGES = ("memit-service", "torch", "transformers", "numpy", "nltk", "scikit-learn")
 
 
 def as_json(result: Result, editor: Editor, **told: Any) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def as_json(result: Result, editor: Editor, **told: Any) -> dict[str, Any]:
         "perplexity_ratio": result.perplexity_ratio,
         "kl": result.kl,
         "generated_records": result.generated,
-        "software": software(),
+        "software": software("nltk", "scikit-learn"),
         "per_record": [_record_json(one) for one in result.measured],
     }
 
@@ -48,17 +46,6 @@ def as_json(result: Result, editor: Editor, **told: Any) -> dict[str, Any]:
 def summary_json(summary: Summary) -> dict[str, Any]:
     """Figures by name, and under "ci95" their half-widths by the same names; all in percent."""
     return {**_percent(summary.values), "ci95": _percent(summary.ci95)}
-
-
-def software() -> dict[str, str]:
-    """Versions of Python and of what is installed of `PACKAGES`."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _record_json(one: Measured) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""What the method gives has a revision: who changes the one must raise the other.
+
+`revision.json` holds what revision it is of, and z and ΔW of some facts on a tiny model. After a
+change that moves them, or one of the constants: raise METHOD_REVISION, and renew the file by
+
+    python -m tests.unit.memit_core.test_revision
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memit_core import compute_z, insert, solve
+from memit_core.facts import group_facts
+from memit_core.revision import METHOD_REVISION
+from memit_core.weights import decode
+from memit_core.word_ends import word_ends
+from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
+from tests.unit.memit_core.test_insertion import ALL
+
+FILE = Path(__file__).with_name("revision.json")
+CPU = torch.device("cpu")
+SHOWN = 6
+"""Numbers of a tensor that are kept, besides its norm."""
+
+
+def found() -> dict[str, Any]:
+    """What the code gives now."""
+    loaded = loaded_tiny("llama")
+    groups = group_facts(FACTS)
+    ends = word_ends(loaded.tokenizer, loaded.model.get_output_embeddings().weight.shape[0])
+    with_end = optimise(loaded, groups, replace(HPARAMS, v_end_factor=0.3), word_ends=ends)
+    editor = editor_of(loaded, HPARAMS)
+    solved = editor.solve(groups)
+    of_all = editor_of(loaded, ALL).solve(groups)
+    return {
+        "revision": METHOD_REVISION,
+        "constants": {
+            "STOP_LOSS": compute_z.STOP_LOSS,
+            "HARD_LOSS": compute_z.HARD_LOSS,
+            "MOST_MISSED": insert.MOST_MISSED,
+            "RIDGE": solve.RIDGE,
+            "WOODBURY_SHARE": solve.WOODBURY_SHARE,
+        },
+        "z": [_shown(target.z) for target in editor.targets(groups)],
+        "z with its end": [_shown(target.z) for target in with_end],
+        "delta": [_shown(decode(data).matrix(CPU)) for data in solved.values()],
+        "delta with all of it": [_shown(decode(data).matrix(CPU)) for data in of_all.values()],
+    }
+
+
+def _shown(tensor: torch.Tensor) -> list[float]:
+    flat = tensor.flatten()
+    return [float(f"{value:.5g}") for value in [flat.norm().item(), *flat[:SHOWN].tolist()]]
+
+
+def test_what_the_method_gives_is_of_its_revision() -> None:
+    kept, now = json.loads(FILE.read_text()), found()
+    assert kept["revision"] == METHOD_REVISION, f"renew {FILE.name}"
+    assert kept["constants"] == now["constants"], "raise METHOD_REVISION"
+    for name in ("z", "z with its end", "delta", "delta with all of it"):
+        for ours, theirs in zip(now[name], kept[name], strict=True):
+            scale = theirs[0] / len(theirs)
+            assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3 * scale), (
+                f"{name}: raise METHOD_REVISION"
+            )
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(found(), indent=1) + "\n")
