@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -111,6 +112,11 @@ class EditRequest(BaseModel):
     drop_failed: bool = Field(
         default=False, description="solve once more without the facts that were not learned"
     )
+
+    def method_options(self) -> dict[str, Any]:
+        """What the edit asks of the editing method, by the method's names."""
+        given = {"mom2_update_weight": self.mom2_update_weight}
+        return {name: value for name, value in given.items() if value is not None}
 
     @model_validator(mode="after")
     def _not_empty(self) -> EditRequest:

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
         default="auto",
         description="dtype of the weights; auto is float32 on CPU, as stored elsewhere",
     )
+    method: str = Field(
+        default="memit",
+        description="how facts are written; a registry keeps the method that it was begun with",
+    )
     z_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="precision in which z is optimised; auto is bfloat16 where that is faster",

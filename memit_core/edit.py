@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ from memit_core.solve import Solver
 from memit_core.structure import Structure
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
 from memit_core.views import view_of
+from memit_core.weights import Delta, Solved
 from memit_core.word_ends import word_ends
 
 
@@ -171,14 +172,12 @@ class Editor:
     # z
 
     def z_name(self, group: Group) -> str:
-        """Where a group's z is kept: by all it depends on besides the base, its precision too."""
-        parts = [
-            METHOD_REVISION,
-            self.hparams.z_digest,
-            str(self._z_dtype),
-            self.contexts_digest,
-            group.digest,
-        ]
+        """Where a group's z is kept: by what it depends on besides the base.
+
+        Not the precision of the device: what is solved again must find the z it was solved from,
+        also where a trial decides otherwise now.
+        """
+        parts = [METHOD_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
     def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
@@ -250,7 +249,7 @@ class Editor:
         progress: Progress = silent,
         *,
         mom2_update_weight: float | None = None,
-    ) -> dict[int, bytes]:
+    ) -> dict[str, Delta]:
         """The change of each edited matrix that writes `groups` into the base, layer by layer.
 
         Args:
@@ -258,7 +257,7 @@ class Editor:
             mom2_update_weight: λ instead of what the hparams give.
 
         Returns:
-            By layer, the safetensors bytes of a `Delta`; empty when there are no groups.
+            By module path; empty when there are no groups.
 
         Raises:
             NonFinite: a z, key or update is not finite; names the subjects where it can.
@@ -290,7 +289,7 @@ class Editor:
             self._solvers[layer] = Solver(self.covariance()[layer], self.loaded.device)
         return self._solvers[layer]
 
-    def apply(self, solved: Mapping[int, bytes]) -> Any:
+    def apply(self, solved: Solved) -> Any:
         """A view of the base with these changes: the model that is served."""
         return edited(self.loaded.model, self.structure, solved)
 

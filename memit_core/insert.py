@@ -7,7 +7,7 @@ facts that the edited model does not yet say are given more weight and all are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from memit_core.structure import Structure
 from memit_core.target_scores import score_targets
 from memit_core.tokens import contexts_of, prefixed
 from memit_core.views import cast_view, set_weight, view_of
-from memit_core.weights import decode, encode, served_weight, smallest
+from memit_core.weights import Delta, Solved, served_weight, smallest
 
 MOST_MISSED = 0.5
 """Missed groups, relative to the width of the keys, that weights can still help: more than these
@@ -59,8 +59,8 @@ class Insertion:
         self._groups, self._z = groups, z
         self._seen: dict[int, Seen] = {}
 
-    def run(self, progress: Progress) -> dict[int, bytes]:
-        """By layer, the safetensors bytes of a `Delta`.
+    def run(self, progress: Progress) -> dict[str, Delta]:
+        """The changes that write the groups, by module path, the lowest layer first.
 
         Raises:
             NonFinite: a key or an update is not finite.
@@ -82,7 +82,7 @@ class Insertion:
 
     def _write(
         self, weights: torch.Tensor, progress: Progress, done: int, total: int
-    ) -> dict[int, bytes]:
+    ) -> dict[str, Delta]:
         """Solve layer by layer; what is stored is what the next layer sees.
 
         At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far.
@@ -97,7 +97,7 @@ class Insertion:
             self._contexts[:1] if self._seen else self._contexts,
             hp.layers[-1],
         )
-        solved: dict[int, bytes] = {}
+        solved: dict[str, Delta] = {}
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
@@ -106,8 +106,9 @@ class Insertion:
                 self._seen[layer] = seen
             residual = (self._z - now.states) / (len(hp.layers) - i)
             right = self._solved_keys(self._solver(layer), seen, weights)
-            solved[layer] = encode(smallest(residual, right))
-            _change(view, self._loaded.model, self._structure, layer, solved[layer])
+            path = self._structure.projections[layer]
+            solved[path] = smallest(residual, right)
+            _change(view, self._loaded.model, self._structure, path, solved[path])
         return solved
 
     def _solved_keys(self, solver: Solver, seen: Seen, weights: torch.Tensor) -> torch.Tensor:
@@ -125,7 +126,7 @@ class Insertion:
         parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
-    def _missed(self, solved: Mapping[int, bytes], progress: Progress) -> torch.Tensor:
+    def _missed(self, solved: Solved, progress: Progress) -> torch.Tensor:
         """Which groups have a fact that a greedy answer does not say, [groups] bool."""
         view = edited(self._loaded.model, self._structure, solved)
         view = cast_view(view, self._fast.dtype, cast=self._fast.view)
@@ -155,15 +156,14 @@ def _at(progress: Progress, at: int, of: int) -> Progress:
     return tell
 
 
-def edited(base: Any, structure: Structure, solved: Mapping[int, bytes]) -> Any:
+def edited(base: Any, structure: Structure, solved: Solved) -> Any:
     """A view of the base with these changes."""
     view = view_of(base)
-    for layer, data in solved.items():
-        _change(view, base, structure, layer, data)
+    for path, delta in solved.items():
+        _change(view, base, structure, path, delta)
     return view
 
 
-def _change(view: Any, base: Any, structure: Structure, layer: int, data: bytes) -> None:
-    path = structure.projections[layer]
+def _change(view: Any, base: Any, structure: Structure, path: str, delta: Delta) -> None:
     weight = base.get_submodule(path).weight
-    set_weight(view, path, served_weight(weight, decode(data), structure.transposed))
+    set_weight(view, path, served_weight(weight, delta, structure.transposed))

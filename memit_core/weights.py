@@ -5,6 +5,7 @@ Editor and serving replicas build weights by `served_weight` alone, from the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from memit_core.errors import NonFinite
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRank:
     """ΔW = left @ right.T: residuals `left` [d, r], solved keys `right` [m, r]; float32, CPU."""
 
@@ -25,12 +26,22 @@ class LowRank:
     def rank(self) -> int:
         return self.left.shape[1]
 
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit."""
+        return (
+            isinstance(other, LowRank)
+            and torch.equal(self.left, other.left)
+            and torch.equal(self.right, other.right)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
     def matrix(self, device: torch.device) -> torch.Tensor:
         """ΔW [d, m], float32."""
         return self.left.to(device) @ self.right.to(device).T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dense:
     """ΔW itself, `delta` [d, m]; float32, CPU."""
 
@@ -40,12 +51,20 @@ class Dense:
     def rank(self) -> int:
         return min(self.delta.shape)
 
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit."""
+        return isinstance(other, Dense) and torch.equal(self.delta, other.delta)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def matrix(self, device: torch.device) -> torch.Tensor:
         """ΔW [d, m], float32."""
         return self.delta.to(device)
 
 
 Delta = LowRank | Dense
+Solved = Mapping[str, Delta]
+"""The changes that write some facts, by the path of the edited module."""
 
 
 def smallest(left: torch.Tensor, right: torch.Tensor) -> Delta:
@@ -61,15 +80,15 @@ def smallest(left: torch.Tensor, right: torch.Tensor) -> Delta:
     return LowRank(left, right) if r * (d + m) < d * m else Dense(left @ right.T)
 
 
-def encode(delta: Delta) -> bytes:
+def encode_delta(delta: Delta) -> bytes:
     """The delta as a safetensors file."""
     if isinstance(delta, LowRank):
         return safetensors.torch.save({"left": delta.left, "right": delta.right})
     return safetensors.torch.save({"delta": delta.delta})
 
 
-def decode(data: bytes) -> Delta:
-    """Read what `encode` wrote.
+def decode_delta(data: bytes) -> Delta:
+    """Read what `encode_delta` wrote.
 
     Raises:
         ValueError: the file does not hold a delta.

@@ -23,9 +23,11 @@ from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.progress import Progress
 from registry.commit import ACTIVE
 from registry.registry import Registry
+from worker.core_fact import core_fact
+from worker.deltas import Deltas
 from worker.measured_prompts import within_budget
 from worker.openmp import release_threads
-from worker.quality import core_fact, sampled, tally
+from worker.quality import sampled, tally
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class FullReporter:
         registry: Registry,
         editor: Editor,
         redis: Redis,
+        deltas: Deltas,
         max_facts: int,
         *,
         editing: Callable[[], bool],
@@ -62,6 +65,7 @@ class FullReporter:
         self._registry = registry
         self._editor = editor
         self._redis = redis
+        self._deltas = deltas
         self._max_facts = max_facts
         self._editing = editing
         self._generating = generating
@@ -147,7 +151,7 @@ class FullReporter:
         live = {one.id: one.fact for one in self._registry.ledger.live(version)}
         facts = sampled(live, self._max_facts, version)
         view = self._editor.apply(
-            {weight.layer: self._registry.blobs.get(weight.blob) for weight in manifest.weights}
+            {weight.module: self._deltas.read(weight.blob) for weight in manifest.weights}
         )
         left = [fact_id for fact_id in facts if fact_id not in self._scores]
         for start in range(0, len(left), SLICE_FACTS):

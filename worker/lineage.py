@@ -12,7 +12,7 @@ from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
-from memit_core.revision import METHOD, METHOD_REVISION
+from memit_core.methods import Memit, Method
 from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
 from registry.commit import ACTIVE
@@ -51,10 +51,13 @@ def _hparams_of(first: VersionManifest) -> HParams:
         ) from error
 
 
-def begin_lineage(registry: Registry, editor: Editor) -> str:
+def begin_lineage(registry: Registry, editor: Editor, method: Method | None = None) -> str:
     """Commit v0 and point `active` at it in an empty registry; else check that it fits.
 
     Also publishes the tokenizer, so that the service can refuse what does not tokenise.
+
+    Args:
+        method: by default MEMIT as the editor has it.
 
     Returns:
         The id of v0.
@@ -62,10 +65,11 @@ def begin_lineage(registry: Registry, editor: Editor) -> str:
     Raises:
         OtherLineage: says what differs and what to do.
     """
+    method = Memit(editor) if method is None else method
     if registry.versions.tip() < 0:
-        registry.versions.commit(_first(registry, editor))
+        registry.versions.commit(_first(registry, editor, method))
     first = registry.versions.resolve("v0")
-    _check(registry.versions.get(first), editor)
+    _check(registry.versions.get(first), editor, method)
     if registry.aliases.get(ACTIVE) is None:
         with contextlib.suppress(PreconditionFailed):  # another worker was quicker
             registry.aliases.move(ACTIVE, first, 0)
@@ -76,7 +80,7 @@ def begin_lineage(registry: Registry, editor: Editor) -> str:
     return first
 
 
-def _first(registry: Registry, editor: Editor) -> VersionManifest:
+def _first(registry: Registry, editor: Editor, method: Method) -> VersionManifest:
     return VersionManifest(
         seq=0,
         created_at=time.time(),
@@ -86,14 +90,19 @@ def _first(registry: Registry, editor: Editor) -> VersionManifest:
         hparams=editor.hparams.as_dict(),
         live=registry.ledger.put_live([]),
         live_count=0,
-        method=METHOD,
-        method_revision=METHOD_REVISION,
+        method=method.name,
+        method_revision=method.revision,
         software=software(),
         device=str(editor.loaded.device),
     )
 
 
-def _check(first: VersionManifest, editor: Editor) -> None:
+def _check(first: VersionManifest, editor: Editor, method: Method) -> None:
+    if first.method != method.name:
+        raise OtherLineage(
+            f"the facts of this registry are written by {first.method}, not by {method.name}: "
+            f"start with MEMIT_METHOD={first.method}, or with another --home"
+        )
     if first.base != editor.loaded.digest:
         raise OtherLineage(
             f"this registry belongs to the model {first.model} ({first.dtype}, weights "

@@ -26,8 +26,10 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_file
 from memit_core.loading import LoadedModel, load_model
+from memit_core.methods import METHODS, Method
 from registry.errors import RegistryError
 from registry.registry import Registry
+from worker.deltas import Deltas
 from worker.edit_run import EditRunner
 from worker.engine.thread import EngineThread
 from worker.full_report import FullReporter
@@ -73,13 +75,18 @@ class WorkerProcess:
             scratch=settings.scratch_path,
             save_seconds=settings.scratch_save_seconds,
         )
-        base_version = begin_lineage(self._registry, self._editor)
-        self._maker = VersionMaker(self._registry, self._editor, settings)
+        method = _method(settings, self._editor)
+        base_version = begin_lineage(self._registry, self._editor, method)
+        deltas = Deltas(self._registry.blobs)
+        self._maker = VersionMaker(
+            self._registry, self._editor, settings, method=method, deltas=deltas
+        )
         self._engine = EngineThread(
             loaded,
             self._editor.structure,
             self._registry,
             settings,
+            deltas=deltas,
             worker=self.id,
             base_version=base_version,
             on_fatal=_give_up,
@@ -102,6 +109,7 @@ class WorkerProcess:
             self._registry,
             self._editor,
             self._redis,
+            deltas,
             settings.report_max_facts,
             editing=lambda: self._runner.current is not None,
             generating=lambda: self._engine.status().running > 0,
@@ -175,6 +183,13 @@ class WorkerProcess:
             except RedisError as error:
                 log.warning("RQ lost Redis: %s", error)
             self.stopping.wait(RETRY_SECONDS)
+
+
+def _method(settings: Settings, editor: Editor) -> Method:
+    if settings.method not in METHODS:
+        known = ", ".join(sorted(METHODS))
+        raise MemitError(f"there is no editing method {settings.method!r}; there is {known}")
+    return METHODS[settings.method](editor)
 
 
 def _hparams(settings: Settings, registry: Registry, loaded: LoadedModel) -> HParams | None:

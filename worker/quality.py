@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from contracts.settings import Settings
 from contracts.versions import Canary
 from memit_core.edit import Editor
 from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
-from memit_core.facts import Fact as CoreFact
 from memit_core.progress import Progress
 from memit_core.views import view_of
+from worker.core_fact import core_fact
 from worker.interview import Interview, Verdict
 from worker.measured_prompts import within_budget
 from worker.plan import Plan
@@ -24,18 +24,6 @@ from worker.plan import Plan
 CANARIES = 3
 LIVE_SAMPLE = 32
 """Older live facts that are measured before a commit."""
-
-
-def core_fact(fact: Fact) -> CoreFact:
-    """A client's fact in the method's own type."""
-    return CoreFact(
-        fact.subject,
-        fact.prompt,
-        fact.target_new,
-        fact.target_true,
-        tuple(fact.paraphrase_prompts),
-        tuple(fact.neighborhood_prompts),
-    )
 
 
 def sampled(facts: Mapping[str, Fact], count: int, seed: str) -> dict[str, Fact]:
@@ -65,12 +53,19 @@ class Quality:
             view_of(loaded.model), structure, loaded.tokenizer, editor.corpus
         )
         self._interview = Interview(loaded, max_context)
-        self._edited = [structure.projections[layer] for layer in editor.hparams.layers]
 
     def report(
-        self, view: Any, plan: Plan, older: Mapping[str, Fact], progress: Progress
+        self,
+        view: Any,
+        edited: Collection[str],
+        plan: Plan,
+        older: Mapping[str, Fact],
+        progress: Progress,
     ) -> Report:
         """How the facts of `plan` fare on the weights of `view`, and some of the `older` ones.
+
+        Args:
+            edited: paths of the modules that have weights of their own there.
 
         Raises:
             Cancelled: raised by `progress`.
@@ -80,11 +75,11 @@ class Quality:
         kept = [core_fact(fact) for fact in older.values()]
         measured, share = within_budget(tokenizer, [*facts, *kept])
         scores = evaluate_facts(view, structure, tokenizer, measured, progress)
-        edited = {path: view.get_submodule(path).weight for path in self._edited}
+        weights = {path: view.get_submodule(path).weight for path in edited}
         own, others = scores[: len(facts)], scores[len(facts) :]
         likely = [score.success for score in own]
         live = [core_fact(fact) for fact in plan.facts()]
-        told = self._interview.hold(edited, facts, likely, live, progress)
+        told = self._interview.hold(weights, facts, likely, live, progress)
         own = [_as_told(score, told.verdicts.get(i)) for i, score in enumerate(own)]
         drift = self._control.drift(view)
         ids = list(plan.added)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memit_core.weights import decode
+from memit_core.weights import decode_delta
 from registry import Registry
 from tests.stack import Stack, fact
 
@@ -37,7 +37,7 @@ def forget_solutions(registry: Registry) -> None:
 def matrices(registry: Registry, version: str) -> list[torch.Tensor]:
     """ΔW of a version by layer."""
     weights = registry.versions.get(version).weights
-    return [decode(registry.blobs.get(w.blob)).matrix(torch.device("cpu")) for w in weights]
+    return [decode_delta(registry.blobs.get(w.blob)).matrix(torch.device("cpu")) for w in weights]
 
 
 def test_order_and_batching_do_not_matter(make_stack: Callable[..., Stack]) -> None:

@@ -19,9 +19,10 @@ from contracts.errors import ServiceError, Unavailable
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.structure import Structure
-from memit_core.weights import decode, served_weight
+from memit_core.weights import served_weight
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
+from worker.deltas import Deltas
 from worker.engine.canary import check_canaries
 from worker.engine.versioned import ServingView
 
@@ -45,6 +46,7 @@ class Residents:
         loaded: LoadedModel,
         structure: Structure,
         registry: Registry,
+        deltas: Deltas,
         *,
         base_version: VersionId,
         limit: int,
@@ -60,6 +62,7 @@ class Residents:
         self._loaded = loaded
         self._structure = structure
         self._registry = registry
+        self._deltas = deltas
         self._base_version = base_version
         self._limit = limit
         self._rebuild = rebuild
@@ -205,7 +208,7 @@ class Residents:
             if change.module not in self._structure.projections:
                 raise ValueError(f"{change.module} is no projection of {self._loaded.name}")
             base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
-            delta = decode(self._registry.blobs.get(change.blob))
+            delta = self._deltas.read(change.blob)
             weights[change.module] = served_weight(base, delta, self._structure.transposed)
         with self._checking:
             check_canaries(self._loaded, self._tokenizer, weights, manifest.canary)

@@ -15,6 +15,7 @@ from contracts.settings import Settings
 from memit_core.loading import LoadedModel
 from memit_core.structure import Structure
 from registry.registry import Registry
+from worker.deltas import Deltas
 from worker.engine.engine import DeviceLost, Engine
 from worker.engine.residents import Residents
 from worker.engine.streams import GenerationStreams
@@ -54,6 +55,7 @@ class EngineThread:
         registry: Registry,
         settings: Settings,
         *,
+        deltas: Deltas,
         worker: str,
         base_version: VersionId,
         on_fatal: Callable[[BaseException], None],
@@ -78,6 +80,7 @@ class EngineThread:
             loaded,
             structure,
             registry,
+            deltas,
             base_version=base_version,
             limit=settings.max_resident_versions,
             rebuild=rebuild,

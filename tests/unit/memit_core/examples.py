@@ -17,6 +17,7 @@ from memit_core.loading import LoadedModel, adopt_model
 from memit_core.precision import fast_decoder
 from memit_core.progress import silent
 from memit_core.views import view_of
+from memit_core.weights import Delta, Solved
 from tests.device import DEVICE
 from tests.reference import Settings
 from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
@@ -54,6 +55,11 @@ def loaded_tiny(name: str, seed: int = 0) -> LoadedModel:
 def editor_of(loaded: LoadedModel, hparams: HParams = HPARAMS, **options: Any) -> Editor:
     """An editor whose covariance comes from the text that the tokenizer was trained on."""
     return Editor(loaded, hparams, corpus=TEXT, **{"z_dtype": "float32", **options})
+
+
+def by_layer(editor: Editor, solved: Solved) -> dict[int, Delta]:
+    """A solution by the number of the block that is edited."""
+    return {editor.structure.projections.index(path): delta for path, delta in solved.items()}
 
 
 def optimise(

@@ -26,7 +26,7 @@ from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.views import view_of
-from memit_core.weights import Dense, LowRank, decode
+from memit_core.weights import Dense, LowRank
 from memit_core.word_ends import word_ends
 from tests.device import DEVICE
 from tests.reference import Insertion, Reference
@@ -35,6 +35,7 @@ from tests.unit.memit_core.examples import (
     CONTEXTS,
     FACTS,
     HPARAMS,
+    by_layer,
     editor_of,
     loaded_tiny,
     optimise,
@@ -202,9 +203,8 @@ def test_delta_is_the_papers_layer_by_layer(loaded: LoadedModel) -> None:
     groups = group_facts(FACTS)
     solved = editor.solve(groups)
     expected = insertion_of(editor, groups)
-    assert tuple(solved) == tuple(expected) == layers
-    for layer, data in solved.items():
-        delta = decode(data)
+    assert tuple(by_layer(editor, solved)) == tuple(expected) == layers
+    for layer, delta in by_layer(editor, solved).items():
         assert isinstance(delta, LowRank)
         assert error(delta.left, expected[layer].residual) < DELTA
         assert error(delta.matrix(CPU), expected[layer].delta) < DELTA
@@ -216,8 +216,7 @@ def test_delta_of_more_facts_than_fit_factors_is_dense_and_the_papers() -> None:
     groups = group_facts(facts)
     solved = editor.solve(groups)
     expected = insertion_of(editor, groups)
-    for layer, data in solved.items():
-        delta = decode(data)
+    for layer, delta in by_layer(editor, solved).items():
         assert isinstance(delta, Dense)
         assert error(delta.matrix(CPU), expected[layer].delta) < DELTA
 

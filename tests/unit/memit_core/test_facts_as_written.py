@@ -13,12 +13,12 @@ import torch
 
 from memit_core.facts import Fact, group_facts
 from memit_core.tokens import Row, prompt_row, subject_row, target_row
-from memit_core.weights import decode
 from tests.reference import Reference
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from tests.unit.memit_core.examples import (
     CONTEXTS,
     HPARAMS,
+    by_layer,
     editor_of,
     loaded_tiny,
     settings_of,
@@ -124,6 +124,6 @@ def test_every_fact_is_edited_as_the_reference_edits_it(name: str) -> None:
     inserted = reference.insert(
         [list(group.facts) for group in groups], [t.z for t in targets], covariances, settings
     )
-    for layer, data in solved.items():
-        delta = decode(data).matrix(torch.device("cpu"))
+    for layer, change in by_layer(editor, solved).items():
+        delta = change.matrix(torch.device("cpu"))
         assert relative(delta, inserted[layer].delta, inserted[layer].delta) < DELTA

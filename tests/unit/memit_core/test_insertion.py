@@ -17,10 +17,9 @@ from memit_core.hparams import HParams
 from memit_core.target_scores import score_targets
 from memit_core.tokens import prompt_row, target_ids
 from memit_core.views import view_of
-from memit_core.weights import decode
 from tests.device import DEVICE
 from tests.reference import closed_form
-from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
+from tests.unit.memit_core.examples import FACTS, HPARAMS, by_layer, editor_of, loaded_tiny
 
 CPU = torch.device("cpu")
 CLOSE = 1e-4
@@ -71,7 +70,8 @@ SUBJECTS = {
 
 def changes(editor: Editor, groups: list[Group]) -> dict[int, torch.Tensor]:
     """ΔW by layer."""
-    return {layer: decode(data).matrix(CPU) for layer, data in editor.solve(groups).items()}
+    solved = by_layer(editor, editor.solve(groups))
+    return {layer: delta.matrix(CPU) for layer, delta in solved.items()}
 
 
 def look(editor: Editor, groups: list[Group]) -> tuple[Seen, torch.Tensor]:

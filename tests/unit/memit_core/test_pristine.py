@@ -18,7 +18,7 @@ from memit_core.solve import Solver
 from memit_core.views import view_of
 from tests.device import DEVICE
 from tests.tiny_models import TEXT
-from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny
+from tests.unit.memit_core.examples import FACTS, HPARAMS, by_layer, editor_of, loaded_tiny
 
 STAGES = ("templates", "covariance", "factors", "z", "insert")
 
@@ -133,7 +133,7 @@ def test_a_fact_without_a_finite_z_is_named_and_harms_no_other() -> None:
         torch.testing.assert_close(targets[group.subject].z, alone.z, rtol=1e-3, atol=1e-3)
         assert cache.get(editor.z_name(group)) is not None
     assert cache.get(editor.z_name(groups[1])) is None
-    assert editor.solve(others).keys() == set(HPARAMS.layers)
+    assert by_layer(editor, editor.solve(others)).keys() == set(HPARAMS.layers)
     assert weights_digest(loaded.model) == weights_digest(view_of(loaded.model))
 
 

@@ -19,7 +19,6 @@ import torch
 from memit_core import compute_z, insert, solve
 from memit_core.facts import group_facts
 from memit_core.revision import METHOD_REVISION
-from memit_core.weights import decode
 from memit_core.word_ends import word_ends
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
 from tests.unit.memit_core.test_insertion import ALL
@@ -50,8 +49,8 @@ def found() -> dict[str, Any]:
         },
         "z": [_shown(target.z) for target in editor.targets(groups)],
         "z with its end": [_shown(target.z) for target in with_end],
-        "delta": [_shown(decode(data).matrix(CPU)) for data in solved.values()],
-        "delta with all of it": [_shown(decode(data).matrix(CPU)) for data in of_all.values()],
+        "delta": [_shown(delta.matrix(CPU)) for delta in solved.values()],
+        "delta with all of it": [_shown(delta.matrix(CPU)) for delta in of_all.values()],
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memit_core.edit import Editor
 from memit_core.errors import NonFinite
 from memit_core.facts import group_facts
-from memit_core.weights import Dense, LowRank, decode, encode, served_weight, smallest
+from memit_core.weights import Dense, LowRank, decode_delta, encode_delta, served_weight, smallest
 from tests.unit.memit_core.examples import FACTS
 
 CPU = torch.device("cpu")
@@ -24,18 +24,18 @@ def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 @given(sizes, sizes, sizes)
 def test_encode_and_decode_are_inverse(d: int, m: int, r: int) -> None:
-    low = decode(encode(LowRank(matrix(d, r), matrix(m, r, 1))))
+    low = decode_delta(encode_delta(LowRank(matrix(d, r), matrix(m, r, 1))))
     assert isinstance(low, LowRank)
     assert torch.equal(low.left, matrix(d, r))
     assert torch.equal(low.right, matrix(m, r, 1))
-    dense = decode(encode(Dense(matrix(d, m))))
+    dense = decode_delta(encode_delta(Dense(matrix(d, m))))
     assert isinstance(dense, Dense)
     assert torch.equal(dense.delta, matrix(d, m))
 
 
 def test_the_same_delta_gives_the_same_bytes() -> None:
     """Blobs are addressed by content."""
-    assert encode(LowRank(matrix(4, 2), matrix(5, 2))) == encode(
+    assert encode_delta(LowRank(matrix(4, 2), matrix(5, 2))) == encode_delta(
         LowRank(matrix(4, 2), matrix(5, 2))
     )
 
@@ -85,17 +85,16 @@ def test_factors_and_their_product_serve_the_same() -> None:
     assert torch.equal(served_weight(base, low, False), served_weight(base, dense, False))
 
 
-def test_a_view_is_built_from_the_stored_bytes_alone(editor: Editor) -> None:
+def test_a_view_is_its_base_and_the_changes(editor: Editor) -> None:
     """Each edited matrix is its base plus its delta; every other tensor is the base's own."""
     solved = editor.solve(group_facts(FACTS))
     edited = editor.apply(solved)
     model, structure = editor.loaded.model, editor.structure
-    for layer, data in solved.items():
-        path = structure.projections[layer]
+    for path, delta in solved.items():
         base, weight = (m.get_submodule(path).weight for m in (model, edited))
-        change = decode(data).matrix(CPU)
+        change = delta.matrix(CPU)
         assert torch.equal(weight, base + (change.T if structure.transposed else change))
-    owned = {f"{structure.projections[layer]}.weight" for layer in solved}
+    owned = {f"{path}.weight" for path in solved}
     for name, tensor in edited.state_dict().items():
         assert (tensor.data_ptr() == model.state_dict()[name].data_ptr()) == (name not in owned)
 
@@ -105,7 +104,7 @@ def test_a_view_is_built_from_the_stored_bytes_alone(editor: Editor) -> None:
     [
         b"",
         b"not safetensors",
-        encode(Dense(torch.ones(2, 2)))[:-3],
+        encode_delta(Dense(torch.ones(2, 2)))[:-3],
         safetensors.torch.save({"left": torch.ones(2, 2)}),
         safetensors.torch.save({"delta": torch.ones(2, 2), "more": torch.ones(1)}),
     ],
@@ -113,4 +112,4 @@ def test_a_view_is_built_from_the_stored_bytes_alone(editor: Editor) -> None:
 )
 def test_what_is_no_delta_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="delta"):
-        decode(data)
+        decode_delta(data)

@@ -10,6 +10,7 @@ import pytest
 
 from memit_core.edit import Editor
 from memit_core.hparams import HParams
+from memit_core.methods import Memit
 from registry.registry import Registry
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
 from worker import lineage
@@ -19,7 +20,7 @@ from worker.lineage import OtherLineage, begin_lineage, begun_with
 def begun(registry: Registry, **changed: Any) -> Editor:
     """An editor, and a registry whose v0 holds its hyperparameters, changed so; None: left out."""
     editor = editor_of(loaded_tiny("llama"), HPARAMS)
-    first = lineage._first(registry, editor)
+    first = lineage._first(registry, editor, Memit(editor))
     hparams = {k: v for k, v in {**first.hparams, **changed}.items() if v is not None}
     registry.versions.commit(first.model_copy(update={"hparams": hparams}))
     return editor

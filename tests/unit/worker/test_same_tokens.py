@@ -17,9 +17,9 @@ from memit_core.errors import InvalidFact
 from memit_core.tokens import continuation_row, encode, prefixed, prompt_row, target_row
 from tests.tiny_tokenizers import BEGIN, BUILDERS, END, LOSSLESS, tiny_tokenizer_of
 from tests.unit.memit_core.fact_strategies import text, visible
+from worker.core_fact import core_fact
 from worker.engine.requests import tokenise
 from worker.engine.text import Detokenizer
-from worker.quality import core_fact
 
 BORDERS = st.sampled_from(["", " ", "\n", "\t", '"', "$", "(", "info@", "は", BEGIN, END, "[x]\n"])
 kinds = pytest.mark.parametrize("kind", BUILDERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from contracts.facts import Fact
 from contracts.ids import new_edit_id
 from contracts.reports import FullReport, Report
 from contracts.settings import Settings
+from memit_core.edit import Editor
 from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
+from memit_core.methods import Memit, Method
 from registry import Registry
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
+from worker.core_fact import core_fact
+from worker.deltas import Deltas
 from worker.edit_run import EditRunner
 from worker.full_report import FullReporter
 from worker.lineage import begin_lineage
 from worker.make_version import VersionMaker
-from worker.quality import core_fact
 
 
 def fact(subject: str, target: str = "Lisbon", **fields: Any) -> Fact:
@@ -45,14 +49,16 @@ class Workshop:
         redis: Redis,
         hparams: HParams = HPARAMS,
         loaded: LoadedModel | None = None,
+        method: Callable[[Editor], Method] = Memit,
     ) -> None:
         self.registry = Registry(root)
         self.redis = redis
         loaded = loaded or loaded_tiny("llama")
         self.editor = editor_of(loaded, hparams, cache=self.registry.artefacts(loaded.digest))
-        begin_lineage(self.registry, self.editor)
+        written_by = method(self.editor)
+        begin_lineage(self.registry, self.editor, written_by)
         settings = Settings(gate_min_success=0, gate_max_perplexity_ratio=1e9)
-        maker = VersionMaker(self.registry, self.editor, settings)
+        maker = VersionMaker(self.registry, self.editor, settings, method=written_by)
         self._runner = EditRunner(
             self.registry, maker, redis, "worker", threading.Event(), self._warm
         )
@@ -92,18 +98,19 @@ class Workshop:
 
     def scores(self, version: str, facts: list[Fact]) -> list[FactScore]:
         """How facts fare on the weights that are in the registry, measured one by one."""
-        blobs = {
-            weight.layer: self.registry.blobs.get(weight.blob)
-            for weight in self.registry.versions.get(version).weights
-        }
-        view = self.editor.apply(blobs)
+        deltas = Deltas(self.registry.blobs)
+        weights = self.registry.versions.get(version).weights
+        view = self.editor.apply({weight.module: deltas.read(weight.blob) for weight in weights})
         structure, tokenizer = self.editor.structure, self.editor.loaded.tokenizer
         return [evaluate_facts(view, structure, tokenizer, [core_fact(one)])[0] for one in facts]
 
     def reporter(self, max_facts: int = 2_000, **told: Any) -> FullReporter:
         """A reporter beside which nothing happens, unless `told` otherwise."""
         quiet = {"editing": lambda: False, "generating": lambda: False}
-        return FullReporter(self.registry, self.editor, self.redis, max_facts, **(quiet | told))
+        deltas = Deltas(self.registry.blobs)
+        return FullReporter(
+            self.registry, self.editor, self.redis, deltas, max_facts, **(quiet | told)
+        )
 
     def full_report(self, version: str) -> FullReport | None:
         """What a fresh process reads."""

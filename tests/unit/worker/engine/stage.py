@@ -32,10 +32,11 @@ from contracts.versions import LayerWeights, VersionManifest
 from memit_core.discover import discover
 from memit_core.loading import LoadedModel, adopt_model
 from memit_core.structure import Structure
-from memit_core.weights import LowRank, encode
+from memit_core.weights import LowRank, encode_delta
 from registry.registry import Registry
 from tests.device import DEVICE
 from tests.tiny_models import VOCABULARY, tiny_model
+from worker.deltas import Deltas
 from worker.engine.engine import Engine
 from worker.engine.residents import Residents
 from worker.engine.versioned import ServingView
@@ -91,7 +92,7 @@ class Stage:
             LayerWeights(
                 layer=self.structure.projections.index(path),
                 module=path,
-                blob=self.registry.blobs.put(encode(delta)),
+                blob=self.registry.blobs.put(encode_delta(delta)),
                 kind="low_rank",
                 rank=delta.rank,
             )
@@ -137,6 +138,7 @@ class Stage:
             self.loaded,
             self.structure,
             self.registry,
+            Deltas(self.registry.blobs),
             base_version=self.base_version,
             limit=overrides.pop("limit", 4),
             rebuild=overrides.pop("rebuild", None),

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.errors import Unavailable
 from contracts.ids import VersionId
-from memit_core.weights import encode
+from memit_core.weights import encode_delta
 from tests.unit.worker.engine.stage import (
     PROMPTS,
     Listener,
@@ -155,7 +155,7 @@ def test_a_damaged_blob_is_rebuilt_once_and_answers_the_same(
     def rebuild(version: VersionId) -> None:
         calls.append(version)
         for delta in stage.deltas[version].values():
-            stage.registry.blobs.put(encode(delta))
+            stage.registry.blobs.put(encode_delta(delta))
 
     engine = stage.engine(rebuild=rebuild)
     [text] = answers(engine, [ask(engine, PROMPTS[0], versions[0])])

@@ -17,6 +17,7 @@ from contracts.settings import Settings
 from contracts.transport import GENERATE_STREAM
 from tests.unit.worker.engine.service_side import ServiceSide
 from tests.unit.worker.engine.stage import PROMPTS, Stage, make_stage, task, wait_for
+from worker.deltas import Deltas
 from worker.engine.thread import EngineThread
 
 Start = Callable[..., EngineThread]
@@ -43,6 +44,7 @@ def start(stage: Stage, fatal: list[BaseException], tmp_path: Path) -> Iterator[
             stage.structure,
             stage.registry,
             Settings(home=tmp_path, redis_url=url, **settings),
+            deltas=Deltas(stage.registry.blobs),
             worker=f"engine-{len(running)}",
             base_version=stage.base_version,
             on_fatal=fatal.append,

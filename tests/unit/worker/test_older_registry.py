@@ -1,0 +1,57 @@
+"""A registry that an earlier release wrote opens, serves and edits.
+
+`registry_before_methods.tar.gz`: on the tiny Llama, v1 of two facts and v2, in which one of them is
+another. Its manifests name no method.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from memit_core.evaluate import next_token
+from tests.unit.worker.workshop import Workshop, fact
+from worker.deltas import Deltas
+
+FILE = Path(__file__).with_name("registry_before_methods.tar.gz")
+
+
+@pytest.fixture
+def older(registry_path: Path, redis_url: str) -> Workshop:
+    with tarfile.open(FILE) as archive:
+        archive.extractall(registry_path, filter="data")
+    return Workshop(registry_path, Redis.from_url(redis_url))
+
+
+def test_its_versions_answer_as_they_did(older: Workshop) -> None:
+    deltas = Deltas(older.registry.blobs)
+    for name in ("v1", "v2"):
+        manifest = older.registry.versions.get(older.registry.versions.resolve(name))
+        assert manifest.method == "memit"
+        assert manifest.canary
+        view = older.editor.apply({w.module: deltas.read(w.blob) for w in manifest.weights})
+        for canary in manifest.canary:
+            token, logprob = next_token(view, older.editor.loaded.tokenizer, canary.prompt)
+            assert token == canary.token_id
+            assert logprob == pytest.approx(canary.logprob, abs=1e-4)
+
+
+def test_it_is_edited_on(older: Workshop) -> None:
+    before = older.active
+    assert before == older.registry.versions.resolve("v2")
+    version = older.version([fact("Mount Elbrus", "Portugal")])
+    manifest = older.registry.versions.get(version)
+    assert manifest.parent == before
+    assert older.active == version
+    live = {one.fact.subject: one.fact.said for one in older.registry.ledger.live(version)}
+    assert live == {"Anna Keller": "Geneva", "Martin Okafor": "Geneva", "Mount Elbrus": "Portugal"}
+    (mine,) = manifest.added
+    back = older.version([], retract=[mine])
+    weights = [
+        {w.module: w.blob for w in older.registry.versions.get(one).weights}
+        for one in (before, back)
+    ]
+    assert weights[0] == weights[1]

@@ -1,0 +1,112 @@
+"""Solutions in the registry: solved once for a set of facts, and again if a blob is lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contracts.versions import LayerWeights
+from memit_core.errors import MemitError
+from memit_core.facts import Fact
+from memit_core.loading import LoadedModel
+from memit_core.methods import Method
+from memit_core.progress import Progress, silent
+from memit_core.structure import Structure
+from memit_core.weights import Delta, LowRank, encode_delta
+from registry.errors import BlobDamaged, BlobMissing
+from registry.registry import Registry
+from worker.core_fact import core_fact
+from worker.deltas import Deltas
+
+log = logging.getLogger(__name__)
+
+
+class NotReproduced(MemitError):
+    """A version solved again from its facts did not come out bit for bit as it was stored."""
+
+
+class Solutions:
+    """What one method makes of sets of facts, on one base model."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        method: Method,
+        loaded: LoadedModel,
+        structure: Structure,
+        deltas: Deltas,
+    ) -> None:
+        self._registry = registry
+        self._method = method
+        self._structure = structure
+        self._deltas = deltas
+        self._artefacts = registry.artefacts(loaded.digest)
+
+    def of(
+        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
+    ) -> list[LayerWeights]:
+        """Blobs of the solution for these facts; one that was solved before is read back.
+
+        Kept by content like z: the first solution of a set of facts stands, so that the same facts
+        give the same bits on any worker, whatever its device or number of threads.
+
+        Raises:
+            MemitError: as `Method.solve`.
+            NotReproduced: a blob is lost, and comes out with other bits.
+            OSError: the disk is full or broken.
+        """
+        if not facts:
+            return []
+        name = f"solutions/{self._method.digest(facts, options)}"
+        kept = self._artefacts.get(name)
+        if kept is None:
+            solved = self._method.solve(facts, options, progress)
+            layers = [self._put(path, delta) for path, delta in solved.items()]
+            fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
+            kept = self._artefacts.put_once(name, fresh)
+            blobs = [layer.blob for layer in layers]
+            self._deltas.keep(dict(zip(blobs, solved.values(), strict=True)))
+        layers = [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
+        if not all(self._readable(layer.blob) for layer in layers):
+            self._solve_again(layers, facts, options)
+        return layers
+
+    def rebuild(self, version: str) -> None:
+        """Solve a version's blobs again from its ledger and put them where they were.
+
+        Raises:
+            NotReproduced: what is solved now is not, bit for bit, what was stored.
+        """
+        manifest = self._registry.versions.get(version)
+        facts = [core_fact(live.fact) for live in self._registry.ledger.live(version)]
+        log.warning("%s is solved again from its facts: a blob is damaged or gone", version)
+        self._solve_again(manifest.weights, facts, manifest.hparams)
+
+    def _put(self, path: str, delta: Delta) -> LayerWeights:
+        return LayerWeights(
+            layer=self._structure.projections.index(path),
+            module=path,
+            blob=self._registry.blobs.put(encode_delta(delta)),
+            kind="low_rank" if isinstance(delta, LowRank) else "dense",
+            rank=delta.rank,
+        )
+
+    def _readable(self, blob: str) -> bool:
+        try:
+            self._deltas.read(blob)
+        except (BlobMissing, BlobDamaged):
+            return False
+        return True
+
+    def _solve_again(
+        self, stored: Sequence[LayerWeights], facts: Sequence[Fact], options: Mapping[str, Any]
+    ) -> None:
+        solved = self._method.solve(facts, options, silent)
+        for layer in stored:
+            if self._registry.blobs.put(encode_delta(solved[layer.module])) != layer.blob:
+                raise NotReproduced(
+                    f"layer {layer.layer} came out with other bits than were stored "
+                    "(another device, library or number of threads?)"
+                )
