@@ -33,6 +33,8 @@ from memit_core.hparams import HParams, from_dict, presets
 from memit_core.loading import LoadedModel, adopt_model, pick_device
 from memit_core.precision import matmul_rate
 
+VOCABULARY = 6_000
+END = "<|endoftext|>"
 SHAPES: dict[str, PreTrainedConfig] = {
     "gpt-j-6b": GPTJConfig(),
     "llama-3-8b": LlamaConfig(
@@ -41,10 +43,8 @@ SHAPES: dict[str, PreTrainedConfig] = {
         num_key_value_heads=8,
         max_position_embeddings=8_192,
     ),
-    "tiny": GPTJConfig(vocab_size=6_000, n_embd=64, n_layer=10, n_head=4, rotary_dim=8),
+    "tiny": GPTJConfig(vocab_size=VOCABULARY, n_embd=64, n_layer=10, n_head=4, rotary_dim=8),
 }
-VOCABULARY = 6_000
-END = "<|endoftext|>"
 COUNT_FACTS = 8
 GOAL_FACTS = 10_000
 DTYPE = {"cpu": torch.float32}

@@ -12,7 +12,7 @@ from contracts.versions import VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
-from memit_core.methods import Memit, Method
+from memit_core.methods import Method
 from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
 from registry.commit import ACTIVE
@@ -51,13 +51,10 @@ def _hparams_of(first: VersionManifest) -> HParams:
         ) from error
 
 
-def begin_lineage(registry: Registry, editor: Editor, method: Method | None = None) -> str:
+def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     """Commit v0 and point `active` at it in an empty registry; else check that it fits.
 
     Also publishes the tokenizer, so that the service can refuse what does not tokenise.
-
-    Args:
-        method: by default MEMIT as the editor has it.
 
     Returns:
         The id of v0.
@@ -65,7 +62,6 @@ def begin_lineage(registry: Registry, editor: Editor, method: Method | None = No
     Raises:
         OtherLineage: says what differs and what to do.
     """
-    method = Memit(editor) if method is None else method
     if registry.versions.tip() < 0:
         registry.versions.commit(_first(registry, editor, method))
     first = registry.versions.resolve("v0")

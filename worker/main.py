@@ -78,9 +78,7 @@ class WorkerProcess:
         method = _method(settings, self._editor)
         base_version = begin_lineage(self._registry, self._editor, method)
         deltas = Deltas(self._registry.blobs)
-        self._maker = VersionMaker(
-            self._registry, self._editor, settings, method=method, deltas=deltas
-        )
+        self._maker = VersionMaker(self._registry, self._editor, settings, method, deltas)
         self._engine = EngineThread(
             loaded,
             self._editor.structure,

@@ -17,7 +17,7 @@ from memit_core.check_facts import check_measured
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Fact as CoreFact
-from memit_core.methods import Memit, Method
+from memit_core.methods import Method
 from memit_core.progress import Progress
 from memit_core.software import software
 from registry.registry import Registry
@@ -48,25 +48,20 @@ class VersionMaker:
         registry: Registry,
         editor: Editor,
         settings: Settings,
-        *,
-        method: Method | None = None,
-        deltas: Deltas | None = None,
+        method: Method,
+        deltas: Deltas,
     ) -> None:
         """Make nothing yet.
 
         Args:
-            method: by default MEMIT as the editor has it.
             deltas: where what was just solved is read from, by whoever loads it.
         """
         self._registry = registry
         self._editor = editor
         self._settings = settings
-        self._method = Memit(editor) if method is None else method
-        self._deltas = Deltas(registry.blobs) if deltas is None else deltas
-        self._solutions = Solutions(
-            registry, self._method, editor.loaded, editor.structure, self._deltas
-        )
-        self.rebuild = self._solutions.rebuild
+        self._method = method
+        self._deltas = deltas
+        self._solutions = Solutions(registry, method, editor.loaded, editor.structure, deltas)
 
     def prepare(self, progress: Progress) -> None:
         """Make what edits need: what the method does, and the base's states on the control text.
@@ -76,6 +71,10 @@ class VersionMaker:
         """
         self._method.prepare(progress)
         _ = self._quality
+
+    def rebuild(self, version: str) -> None:
+        """See `Solutions.rebuild`."""
+        self._solutions.rebuild(version)
 
     @cached_property
     def _quality(self) -> Quality:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contracts.ids import Digest
 from contracts.versions import LayerWeights
 from memit_core.errors import MemitError
 from memit_core.facts import Fact
@@ -14,7 +15,7 @@ from memit_core.loading import LoadedModel
 from memit_core.methods import Method
 from memit_core.progress import Progress, silent
 from memit_core.structure import Structure
-from memit_core.weights import Delta, LowRank, encode_delta
+from memit_core.weights import Delta, LowRank, decode_delta, encode_delta
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
 from worker.core_fact import core_fact
@@ -66,11 +67,14 @@ class Solutions:
             layers = [self._put(path, delta) for path, delta in solved.items()]
             fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
             kept = self._artefacts.put_once(name, fresh)
-            blobs = [layer.blob for layer in layers]
-            self._deltas.keep(dict(zip(blobs, solved.values(), strict=True)))
+            if kept == fresh:
+                self._deltas.keep({layer.blob: solved[layer.module] for layer in layers})
+                return layers
         layers = [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
-        if not all(self._readable(layer.blob) for layer in layers):
-            self._solve_again(layers, facts, options)
+        changes = self._read(layers)
+        if changes is None:
+            changes = self._solve_again(layers, facts, options)
+        self._deltas.keep(changes)
         return layers
 
     def rebuild(self, version: str) -> None:
@@ -93,16 +97,17 @@ class Solutions:
             rank=delta.rank,
         )
 
-    def _readable(self, blob: str) -> bool:
+    def _read(self, stored: Sequence[LayerWeights]) -> dict[Digest, Delta] | None:
+        """From the disk, by blob; None if one is lost."""
         try:
-            self._deltas.read(blob)
+            return {one.blob: decode_delta(self._registry.blobs.get(one.blob)) for one in stored}
         except (BlobMissing, BlobDamaged):
-            return False
-        return True
+            return None
 
     def _solve_again(
         self, stored: Sequence[LayerWeights], facts: Sequence[Fact], options: Mapping[str, Any]
-    ) -> None:
+    ) -> dict[Digest, Delta]:
+        """Put lost blobs where they were; the changes by blob."""
         solved = self._method.solve(facts, options, silent)
         for layer in stored:
             if self._registry.blobs.put(encode_delta(solved[layer.module])) != layer.blob:
@@ -110,3 +115,4 @@ class Solutions:
                     f"layer {layer.layer} came out with other bits than were stored "
                     "(another device, library or number of threads?)"
                 )
+        return {layer.blob: solved[layer.module] for layer in stored}

@@ -39,7 +39,7 @@ class Method(Protocol):
         """All that these facts are written with, JSON-ready.
 
         Args:
-            given: what the edit asks for; what is None is the method's to choose.
+            given: what the edit asks for, by name; the rest is the method's to choose.
 
         Raises:
             MemitError: an option is unknown or out of range.

@@ -94,7 +94,7 @@ def test_whatever_dies_comes_back_and_nothing_stays(served: Served) -> None:
         wait_until(served.answers, READY)
     pids = served.pids()
     served.process.send_signal(signal.SIGINT)
-    assert served.process.wait(READY) == 0, served.said.read_text()
+    assert served.process.wait(20) == 0, served.said.read_text()
     assert not any(alive(pid) for pid in pids.values())
     assert served.said.read_text().splitlines()[-4:] == [
         "stopping",

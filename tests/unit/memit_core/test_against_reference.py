@@ -2,8 +2,8 @@
 
 Tolerances are relative to the norm of what is compared and follow from float32's rounding, 6e-8:
 
-- KEYS 1e-5, COVARIANCE 5e-6: one forward, some tens of roundings; seen up to 3e-6, on CUDA up to
-  7e-6. The stored covariance is float32.
+- KEYS 5e-6 (on CUDA 1e-5), COVARIANCE 5e-6: one forward, some tens of roundings; seen up to 3e-6
+  (on CUDA 7e-6). The stored covariance is float32.
 - Z 1e-3 of ‖δ‖: Adam divides each gradient by its own size, so that a component with a gradient
   near zero carries the rounding at full weight through the following steps; seen up to 9e-5.
 - DELTA 2e-4: z is the same in both here, so the error is that of z − h (a small difference of
@@ -42,7 +42,8 @@ from tests.unit.memit_core.examples import (
     settings_of,
 )
 
-KEYS, COVARIANCE, Z, DELTA = 1e-5, 5e-6, 1e-3, 2e-4
+KEYS = 1e-5 if DEVICE.type == "cuda" else 5e-6
+COVARIANCE, Z, DELTA = 5e-6, 1e-3, 2e-4
 CPU = torch.device("cpu")
 
 CLAMPED = replace(HPARAMS, clamp_norm_factor=0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from contracts.settings import Settings
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Fact
-from memit_core.methods import METHODS, Method
+from memit_core.methods import METHODS, Memit, Method
 from memit_core.progress import Progress, silent
 from memit_core.weights import Delta, LowRank
 from tests.unit.worker.engine.stage import answers, ask, generated
@@ -35,8 +35,10 @@ class Constant:
 
     name = "constant"
     revision = 7
+    asked: ClassVar[list[list[str]]] = []
 
     def __init__(self, editor: Editor) -> None:
+        self.asked.clear()
         self._structure = editor.structure
 
     def prepare(self, progress: Progress) -> None:
@@ -56,6 +58,7 @@ class Constant:
         self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
     ) -> dict[str, Delta]:
         progress("insert", 0, len(facts))
+        self.asked.append([one.subject for one in facts])
         draw = torch.Generator().manual_seed(0)
         left = torch.randn(self._structure.hidden, 1, generator=draw)
         right = torch.randn(self._structure.intermediate, 1, generator=draw)
@@ -109,14 +112,34 @@ def test_another_method_is_served(constant: Workshop) -> None:
 def test_facts_that_it_cannot_write_are_left_out(constant: Workshop) -> None:
     one, two = fact("Anna"), fact("nobody")
     end = constant.run([one, two], drop_failed=True)
-    # Nor has it taught the other one.
+    # Nor has it taught the other one, for which alone it was asked.
     assert end.problem is not None
     assert "no fact of the edit was learned" in end.problem.detail
+    assert Constant.asked == [["Anna"]]
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_a_lost_blob_is_put_again_though_its_change_is_in_memory(
+    constant: Workshop, damage: str
+) -> None:
+    first = constant.version([fact("Anna")])
+    (weight,) = constant.registry.versions.get(first).weights
+    file = constant.registry.store.root / "blobs" / "sha256" / weight.blob[:2] / weight.blob
+    data = bytearray(file.read_bytes())
+    file.chmod(0o600)
+    file.unlink()
+    if damage == "flipped":
+        data[-1] ^= 1
+        file.write_bytes(data)
+    again = constant.version([fact("Anna")])
+    assert constant.registry.versions.get(again).weights == [weight]
+    assert constant.registry.blobs.get(weight.blob)
+    assert len(Constant.asked) == 2
 
 
 def test_a_registry_keeps_its_method(constant: Workshop) -> None:
     with pytest.raises(OtherLineage, match="written by constant, not by memit"):
-        begin_lineage(constant.registry, constant.editor)
+        begin_lineage(constant.registry, constant.editor, Memit(constant.editor))
 
 
 def test_a_method_is_chosen_by_its_name(

@@ -58,7 +58,8 @@ class Workshop:
         written_by = method(self.editor)
         begin_lineage(self.registry, self.editor, written_by)
         settings = Settings(gate_min_success=0, gate_max_perplexity_ratio=1e9)
-        maker = VersionMaker(self.registry, self.editor, settings, method=written_by)
+        deltas = Deltas(self.registry.blobs)
+        maker = VersionMaker(self.registry, self.editor, settings, written_by, deltas)
         self._runner = EditRunner(
             self.registry, maker, redis, "worker", threading.Event(), self._warm
         )
