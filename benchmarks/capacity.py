@@ -34,7 +34,7 @@ from memit_core.hparams import HParams, from_file
 from memit_core.loading import LoadedModel, load_model
 from memit_core.precision import z_dtype
 from memit_core.views import cast_view
-from registry import Registry
+from registry import FolderStore, Registry
 
 Row = dict[str, Any]
 LINES = {
@@ -143,7 +143,7 @@ def main(
     loaded = load_model(model)
     counts, steps = ([int(n) for n in which.split(",") if n] for which in (sizes, stacked_sizes))
     records = without_conflicts(COUNTERFACT.read(facts, skip=skip))[: max([*counts, *steps])]
-    cache = Registry(home).artefacts(loaded.digest)
+    cache = Registry(FolderStore(home)).artefacts(loaded.digest)
     editor = Editor(loaded, from_file(hparams) if hparams else None, cache=cache)
     editor.prepare()
     measure = Measure(editor, text.read_text("utf-8"), scored)

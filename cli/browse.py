@@ -13,7 +13,7 @@ from cli import output
 from cli.client import Client, ProblemAnswer
 from cli.options import DEFAULT_URL, Json, Limit, Url
 from contracts.facts import LiveFact
-from contracts.versions import AliasRecord, AliasUpdate, Version, VersionStatus
+from contracts.versions import ACTIVE, AliasRecord, AliasUpdate, Version, VersionStatus
 
 
 def versions(url: Url = DEFAULT_URL, limit: Limit = 20, json: Json = False) -> None:
@@ -75,7 +75,7 @@ def facts(
 
 def activate(
     version: Annotated[str, typer.Argument(help="Version (v3-…, v3) or alias that shall serve.")],
-    alias: Annotated[str, typer.Option(help="The alias to move.")] = "active",
+    alias: Annotated[str, typer.Option(help="The alias to move.")] = ACTIVE,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:

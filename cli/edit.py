@@ -20,8 +20,7 @@ from cli.options import DEFAULT_URL, Json, Url, Wait
 from contracts.edits import Edit, EditState
 from contracts.facts import Fact
 from contracts.reports import Report
-
-ACTIVE = "active"
+from contracts.versions import ACTIVE
 
 
 def edit(

@@ -12,11 +12,12 @@ from cli.client import Client, ProblemAnswer
 from cli.options import DEFAULT_URL, Json, Url
 from contracts.errors import Problem
 from contracts.generation import EndEvent, Generation, TokenEvent
+from contracts.versions import ACTIVE
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the model shall continue.")],
-    version: Annotated[str, typer.Option(help="Version or alias that answers.")] = "active",
+    version: Annotated[str, typer.Option(help="Version or alias that answers.")] = ACTIVE,
     max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")] = 1.0,

@@ -173,6 +173,9 @@ class EditEnd(BaseModel):
         default=None, description="the version it made, also if it was rejected"
     )
     activated: bool = False
+    not_activated: str | None = Field(
+        default=None, description="why `active` does not name the version, where it should"
+    )
     problem: Problem | None = Field(default=None, description="why, unless it was committed")
     missed: list[FactId] = Field(default_factory=list, description="facts not learned")
     dropped: list[FactId] = Field(default_factory=list, description="facts left out by drop_failed")
@@ -252,6 +255,11 @@ class Edit(BaseModel):
     progress: Progress | None = None
     version: VersionId | None = Field(default=None, examples=["v1-9f3c2a71b0de"])
     activated: bool = False
+    not_activated: str | None = Field(
+        default=None,
+        description="why a committed version that should be served is not; "
+        "`PUT /aliases/active` serves it",
+    )
     superseded: list[Superseded] = Field(default_factory=list)
     missed: list[FactId] = Field(default_factory=list)
     dropped: list[FactId] = Field(default_factory=list)

@@ -18,6 +18,7 @@ from contracts.limits import (
     MAX_TOKEN_ID,
     MAX_TOP_K,
 )
+from contracts.versions import ACTIVE
 
 
 class Sampling(BaseModel):
@@ -77,7 +78,7 @@ class GenerateRequest(Sampling):
         examples=["The Eiffel Tower is located in the city of"],
     )
     version: str = Field(
-        default="active", description="version id, short id or alias", examples=["active"]
+        default=ACTIVE, description="version id, short id or alias", examples=["active"]
     )
     stream: bool = Field(default=False, description="answer as server-sent events")
 

@@ -35,6 +35,15 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MEMIT_REDIS_URL", "REDIS_URL"),
         description="Redis to use; without one `memit serve` starts its own",
     )
+    role: Literal["all", "engine", "editor"] = Field(
+        default="all",
+        description="what a worker does: generate (engine), write facts (editor), or both",
+    )
+    poll_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="seconds between two looks at the registry where Redis brings no news of it",
+    )
     redis_password_file: Path | None = Field(
         default=None, description="file with the Redis password, for containers"
     )
@@ -86,6 +95,13 @@ class Settings(BaseSettings):
     )
     max_resident_versions: int = Field(
         default=4, ge=1, description="edited versions held in memory"
+    )
+
+    warm_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="seconds that engines have to load a new version before it becomes active; "
+        "after them it does not",
     )
 
     # the gate

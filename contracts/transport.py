@@ -9,14 +9,12 @@ from typing import Any
 
 EDIT_QUEUE = "edits"
 RUN_EDIT_JOB = "run_edit"
-"""The only function name that an RQ worker of ours executes; its argument is the edit id."""
-EDIT_JOB_OPTIONS: dict[str, Any] = {
-    "timeout": -1,
-    "result_ttl": 60,
-    "failure_ttl": 3_600,
-    "unique": True,
-}
-"""How an edit is enqueued, by whoever does it; the job id is the edit id."""
+"""Runs what waits to be edited; its argument is an edit's id, as is the job's own id."""
+REBUILD_JOB = "rebuild"
+"""Solves a version again whose blob is lost; its argument is the version's id.
+
+Those two are the only function names that an RQ worker of ours executes.
+"""
 
 TOKENIZER_ARTEFACT = "tokenizer"
 """Name in the registry of the base model's tokenizer.json."""
@@ -30,7 +28,9 @@ ENGINE_GROUP = "engines"
 WORKER_KEYS = "memit:worker:*"
 STARTING_KEYS = "memit:starting:*"
 CHANGES_CHANNEL = "memit:changes"
-"""Pub/sub nudge: an alias moved or an edit was accepted; a hint only, readers also poll."""
+"""Pub/sub nudge with the id of an edit or the name of an alias; a hint only, readers also poll."""
+WANTED_VERSION_KEY = "memit:wanted-version"
+"""Id of a version that is about to become active: engines load it. Expires."""
 
 
 def output_stream(generation_id: str) -> str:
@@ -56,3 +56,15 @@ def starting_key(host: str, pid: int) -> str:
 def progress_stream(edit_id: str) -> str:
     """Stream of JSON `Progress`, in field `progress`, capped and expiring."""
     return f"memit:progress:{edit_id}"
+
+
+def edit_job(edit_id: str) -> dict[str, Any]:
+    """Arguments of RQ's `enqueue_call` for an edit; its job id is the edit's id."""
+    options = {"timeout": -1, "result_ttl": 60, "failure_ttl": 3_600, "unique": True}
+    return {"func": RUN_EDIT_JOB, "args": [edit_id], "job_id": edit_id, **options}
+
+
+def rebuild_job(version: str) -> dict[str, Any]:
+    """The same for a version whose blob is lost."""
+    options = {"timeout": -1, "result_ttl": 0, "failure_ttl": 60, "unique": True}
+    return {"func": REBUILD_JOB, "args": [version], "job_id": f"{REBUILD_JOB}-{version}", **options}

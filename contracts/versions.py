@@ -10,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.ids import AliasName, Digest, FactId, VersionId
 from contracts.reports import FullReport, Report
 
+ACTIVE = "active"
+"""The alias that a request without a version means, and that an edit moves."""
+ANY_EPOCH = "*"
+"""`If-Match: *`: whatever epoch the alias is at."""
+
 
 class LayerWeights(BaseModel):
     """The change of one edited matrix, as a blob: W_served = cast(W_base in fp32 + delta)."""

@@ -52,5 +52,8 @@ class WorkerStatus(BaseModel):
     running: int = Field(description="generation rows in the batch")
     waiting: int = Field(description="generation requests taken but not yet in the batch")
     edit: str | None = Field(default=None, description="the edit being run")
+    refused: dict[VersionId, str] = Field(
+        default_factory=dict, description="versions that it was asked to load and cannot, and why"
+    )
     generated_tokens: int = 0
     rss_bytes: int = 0

@@ -3,6 +3,7 @@
 MemitError
 ├── UnsupportedModel   the model cannot be edited; the message says what was not found
 ├── InvalidFact        a fact cannot be written into this model; names the fact and the reason
+├── UnknownOption      an edit gives its method an option that the method does not have
 ├── OutOfMemory        the device's memory does not hold the least that can be done at a time
 ├── NonFinite          a computed quantity is NaN or infinite; names the facts it came from
 └── Cancelled          the caller asked to stop between two steps
@@ -30,6 +31,10 @@ class InvalidFact(MemitError):
         self.subject = subject
         self.field = field
         self.limit = limit
+
+
+class UnknownOption(MemitError):
+    pass
 
 
 class OutOfMemory(MemitError):

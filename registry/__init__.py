@@ -1,6 +1,7 @@
-"""What is durably true: facts, edits, versions, aliases and blobs, in a folder."""
+"""What is durably true: facts, edits, versions, aliases and blobs, in a store."""
 
-from registry.commit import settle
+from registry.finish import finish_edit
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 
-__all__ = ["Registry", "settle"]
+__all__ = ["FolderStore", "Registry", "finish_edit"]

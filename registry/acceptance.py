@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from contracts.edits import AcceptedEdit
 from contracts.errors import Conflict, FieldError, InvalidRequest
 from contracts.ids import EditId, digest_of
-from registry.records import encode, read
+from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 
@@ -51,6 +51,17 @@ class Acceptance:
         self._place(standing)
         return standing, standing == edit.id
 
+    def known(self, idempotency_key: str, body_digest: str) -> str | None:
+        """See `Edits.known`."""
+        standing = read_record(self._store, Idempotency, _idempotency(idempotency_key))
+        if standing is None:
+            return None
+        if standing.body_digest != body_digest:
+            reason = "was used before with another body"
+            error = FieldError(field="Idempotency-Key", reason=reason)
+            raise InvalidRequest(f"Idempotency-Key {reason}", errors=[error])
+        return standing.edit_id
+
     def since(self, number: int) -> list[str]:
         """Ids of the edits accepted after `number` (-1: all), in order."""
         return [entry.edit_id for entry in self._log.all(after=number)]
@@ -65,21 +76,18 @@ class Acceptance:
 
     def _first_with_key(self, edit: AcceptedEdit, idempotency_key: str, body: str) -> str:
         """Id of the first edit that came with this key, which is this one if there was none."""
-        key = f"idempotency/{hashlib.sha256(idempotency_key.encode()).hexdigest()}.json"
-        standing = read(self._store, Idempotency, key)
+        standing = self.known(idempotency_key, body)
         if standing is None:
             self._put_request(edit)  # first, so that no record ever names an edit without a request
             record = Idempotency(body_digest=body, edit_id=edit.id)
-            won = self._store.put_if_absent(key, encode(record))
-            standing = record if won else read(self._store, Idempotency, key) or record
-        if standing.body_digest != body:
-            reason = "was used before with another body"
-            error = FieldError(field="Idempotency-Key", reason=reason)
-            raise InvalidRequest(f"header Idempotency-Key {reason}", errors=[error])
-        return standing.edit_id
+            key = _idempotency(idempotency_key)
+            if self._store.put_if_absent(key, encode_record(record)):
+                return edit.id
+            standing = self.known(idempotency_key, body)
+        return standing or edit.id
 
     def _put_request(self, edit: AcceptedEdit) -> None:
-        key, data = f"edits/{edit.id}/request.json", encode(edit)
+        key, data = f"edits/{edit.id}/request.json", encode_record(edit)
         if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
             raise Conflict(f"another edit has the id {edit.id}")
 
@@ -95,3 +103,7 @@ class Acceptance:
                     return
             if self._log.append(number, EditEntry(edit_id=edit_id)):
                 return
+
+
+def _idempotency(key: str) -> str:
+    return f"idempotency/{hashlib.sha256(key.encode()).hexdigest()}.json"

@@ -57,7 +57,7 @@ class Aliases:
             ManifestDamaged: the version cannot be loaded.
             Conflict: the version was rejected by its gate.
             PreconditionFailed: the alias is at another epoch.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         _check_name(name)
         if self._manifest_of(version).status is VersionStatus.REJECTED:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from contracts.ids import DIGEST, Digest
 from registry.blobs import Blobs
 from registry.errors import BlobDamaged, BlobMissing
-from registry.records import encode, read
+from registry.records import encode_record, read_record
 from registry.store import Store
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Artefacts:
             return None
 
     def _standing(self, name: str) -> bytes | None:
-        pointer = read(self._store, Pointer, self._key(name))
+        pointer = read_record(self._store, Pointer, self._key(name))
         return None if pointer is None else self._blobs.get(pointer.blob)
 
     def put_once(self, name: str, data: bytes) -> bytes:
@@ -55,10 +55,10 @@ class Artefacts:
         Raises:
             BlobMissing: the first writer's blob is gone and `data` is not the same.
             BlobDamaged: the first writer's blob is damaged and `data` is not the same.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         pointer = Pointer(blob=self._blobs.put(data))
-        if self._store.put_if_absent(self._key(name), encode(pointer)):
+        if self._store.put_if_absent(self._key(name), encode_record(pointer)):
             return data
         standing = self._standing(name)
         return data if standing is None else standing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from contracts.ids import DIGEST
 from registry.errors import BlobDamaged, BlobMissing
@@ -19,7 +20,7 @@ class Blobs:
         """Keep `data`; its digest. A damaged blob in its place is quarantined and replaced.
 
         Raises:
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         digest = hashlib.sha256(data).hexdigest()
         key = _key(digest)
@@ -44,6 +45,19 @@ class Blobs:
             raise BlobDamaged(digest)
         return data
 
+    def stream(self, digest: str) -> Iterator[bytes]:
+        """The same bytes piece by piece, never all in memory; verified when the last one is out.
+
+        Raises:
+            BlobMissing: there is no such blob; raised by the call.
+            BlobDamaged: its bytes hash to something else; raised after the last piece.
+            ValueError: `digest` is not a digest.
+        """
+        pieces = self._store.stream(_key(digest))
+        if pieces is None:
+            raise BlobMissing(digest)
+        return _verified(digest, pieces)
+
     def has(self, digest: str) -> bool:
         """Whether a blob of this name is there; its bytes are not looked at."""
         return self._store.exists(_key(digest))
@@ -64,6 +78,15 @@ class Blobs:
             if moved is not None and hashlib.sha256(moved).hexdigest() == digest:
                 # Another process was quicker: this was already its replacement.
                 self._store.put_if_absent(_key(digest), moved)
+
+
+def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    found = hashlib.sha256()
+    for piece in pieces:
+        found.update(piece)
+        yield piece
+    if found.hexdigest() != digest:
+        raise BlobDamaged(digest)
 
 
 def _key(digest: str) -> str:

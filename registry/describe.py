@@ -52,6 +52,7 @@ def describe(
         described.ended_at = end.at
         described.version = end.version
         described.activated = end.activated
+        described.not_activated = end.not_activated
         described.missed = end.missed
         described.dropped = end.dropped
         described.problem = end.problem

@@ -12,7 +12,7 @@ from contracts.errors import Conflict, NotFound
 from contracts.ids import EDIT_ID, VersionId
 from registry.acceptance import Acceptance
 from registry.describe import describe, running
-from registry.records import encode, read
+from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 from registry.versions import Versions
@@ -55,9 +55,17 @@ class Edits:
         Raises:
             InvalidRequest: the key was used before with another body.
             Conflict: another edit has this id.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         return self._accepted.accept(edit, idempotency_key, body_digest)
+
+    def known(self, idempotency_key: str, body_digest: str) -> str | None:
+        """Id of the edit that came first with this key; None if the key is new.
+
+        Raises:
+            InvalidRequest: it came with another body.
+        """
+        return self._accepted.known(idempotency_key, body_digest)
 
     def exists(self, edit_id: str) -> bool:
         """Whether there is an edit of this id."""
@@ -192,7 +200,7 @@ class Edits:
         """
         end = self._ends.get(edit_id)
         if end is None:
-            end = read(self._store, EditEnd, _end_key(edit_id))
+            end = read_record(self._store, EditEnd, _end_key(edit_id))
             if end is not None:
                 self._ends[edit_id] = end
         return end
@@ -202,9 +210,9 @@ class Edits:
 
         Raises:
             Conflict: the edit made another version than `end` says, or one where `end` says none:
-                it can only be settled.
+                only `finish_edit` can end it.
             ValueError: `end` is not a final state.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         if not end.state.final:
             raise ValueError(f"{end.state} is not a final state")
@@ -215,7 +223,7 @@ class Edits:
         made = end.state in (EditState.COMMITTED, EditState.REJECTED)
         if version != end.version or made is (version is None):
             raise Conflict(f"edit {edit_id} made version {version}: it cannot end as {end.state}")
-        if self._store.put_if_absent(_end_key(edit_id), encode(end)):
+        if self._store.put_if_absent(_end_key(edit_id), encode_record(end)):
             self._ends[edit_id] = end
         return self.end(edit_id) or end
 
@@ -238,7 +246,7 @@ class Edits:
         return SequenceLog(self._store, f"edits/{_checked(edit_id)}", EditStep)
 
     def _load(self, edit_id: str) -> AcceptedEdit:
-        edit = read(self._store, AcceptedEdit, f"edits/{edit_id}/request.json")
+        edit = read_record(self._store, AcceptedEdit, f"edits/{edit_id}/request.json")
         if edit is None:
             raise NotFound(f"no edit {edit_id}")
         return edit

@@ -1,6 +1,7 @@
 """Errors of storage; what a client caused is raised as one of `contracts.errors`.
 
 RegistryError
+├── StorageError       the disk or object store is full, broken or out of reach
 ├── BlobMissing        no blob of this digest is here
 ├── BlobDamaged        its bytes do not hash to its digest
 └── RecordDamaged      a JSON record cannot be read as what it should be
@@ -12,6 +13,10 @@ from __future__ import annotations
 
 class RegistryError(Exception):
     """Base of every error of storage; the message names the file."""
+
+
+class StorageError(RegistryError):
+    """The disk or object store is full, broken or out of reach; another time it may work."""
 
 
 class BlobMissing(RegistryError):

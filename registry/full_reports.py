@@ -6,7 +6,7 @@ import logging
 
 from contracts.reports import FullReport
 from registry.errors import RecordDamaged
-from registry.records import encode, read
+from registry.records import encode_record, read_record
 from registry.store import Store
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class FullReports:
     def get(self, version: str) -> FullReport | None:
         """The full report of a version (full id); None if there is none, or it is unreadable."""
         try:
-            return read(self._store, FullReport, _key(version))
+            return read_record(self._store, FullReport, _key(version))
         except RecordDamaged as error:
             # It only describes: a damaged one must not take its version out of sight.
             log.warning("%s is shown without its full report: %s", version, error)
@@ -35,9 +35,9 @@ class FullReports:
         """Keep the full report of a version (full id); False if another one stands.
 
         Raises:
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
-        return self._store.put_if_absent(_key(version), encode(report))
+        return self._store.put_if_absent(_key(version), encode_record(report))
 
 
 def _key(version: str) -> str:

@@ -61,7 +61,7 @@ class Ledger:
         """Keep the live facts of a version, in any order; the digest for its manifest.
 
         Raises:
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         ordered = sorted(facts, key=lambda fact: fact.id)
         return self._blobs.put(canonical_json(_LIVE.dump_python(ordered, mode="json")))

@@ -13,12 +13,12 @@ from registry.store import Store
 R = TypeVar("R", bound=BaseModel)
 
 
-def encode(record: BaseModel) -> bytes:
+def encode_record(record: BaseModel) -> bytes:
     """The record's bytes on disk; equal records give equal bytes."""
     return canonical_json(record.model_dump(mode="json"))
 
 
-def decode(kind: type[R], key: str, data: bytes) -> R:
+def decode_record(kind: type[R], key: str, data: bytes) -> R:
     """The record in `data`.
 
     Raises:
@@ -31,11 +31,11 @@ def decode(kind: type[R], key: str, data: bytes) -> R:
         raise RecordDamaged(key, f"not a {kind.__name__}: {first}") from error
 
 
-def read(store: Store, kind: type[R], key: str) -> R | None:
+def read_record(store: Store, kind: type[R], key: str) -> R | None:
     """The record under `key`; None if there is none.
 
     Raises:
-        RecordDamaged: see `decode`.
+        RecordDamaged: see `decode_record`.
     """
     data = store.get(key)
-    return None if data is None else decode(kind, key, data)
+    return None if data is None else decode_record(kind, key, data)

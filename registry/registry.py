@@ -1,8 +1,6 @@
-"""The registry: one folder, and everything durable in it."""
+"""The registry: one store, and everything durable in it."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from registry.aliases import Aliases
 from registry.artefacts import Artefacts
@@ -15,14 +13,14 @@ from registry.versions import Versions
 
 
 class Registry:
-    """Opens (and creates) the registry in the folder `root`.
+    """The registry that lies in `store`, empty or not.
 
-    Any number of threads, processes and machines may have the same folder open; each keeps caches
-    of what can never change. All calls block on the disk.
+    Any number of threads, processes and machines may have the same one open; each keeps caches of
+    what can never change. All calls block on the storage, and may raise `StorageError`.
     """
 
-    def __init__(self, root: Path, *, store: Store | None = None) -> None:
-        self.store = Store(root) if store is None else store
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.blobs = Blobs(self.store)
         self.aliases = Aliases(self.store, lambda version: self.versions.get(version))
         self.full_reports = FullReports(self.store)

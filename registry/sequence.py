@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from registry.records import encode, read
+from registry.records import encode_record, read_record
 from registry.store import Store
 
 R = TypeVar("R", bound=BaseModel)
@@ -59,7 +59,7 @@ class SequenceLog(Generic[R]):
             return None
         record = self._records.get(number)
         if record is None:
-            record = read(self._store, self._kind, self._key(number))
+            record = read_record(self._store, self._kind, self._key(number))
             if record is not None:
                 self._records[number] = record
         return record
@@ -74,7 +74,7 @@ class SequenceLog(Generic[R]):
         """Put `record` as `number`; False if it is taken or is not the one after the tip."""
         if number != self.tip() + 1:
             return False
-        return self._store.put_if_absent(self._key(number), encode(record))
+        return self._store.put_if_absent(self._key(number), encode_record(record))
 
     def _key(self, number: int) -> str:
         return f"{self._prefix}/{number}.json"

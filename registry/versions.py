@@ -15,7 +15,7 @@ from registry.aliases import Aliases
 from registry.blobs import Blobs
 from registry.errors import BlobMissing, ManifestDamaged, RecordDamaged
 from registry.full_reports import FullReports
-from registry.records import decode, encode
+from registry.records import decode_record, encode_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 
@@ -62,9 +62,9 @@ class Versions:
         Raises:
             BlobMissing: a blob that the manifest names has not been put.
             ValueError: the number would leave a gap, or the manifest is not valid (a NaN in it).
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
-        data = encode(manifest)
+        data = encode_record(manifest)
         VersionManifest.model_validate_json(data)  # what is committed can be loaded again
         version = version_id(manifest.seq, hashlib.sha256(data).hexdigest())
         tip = self.tip()
@@ -160,7 +160,7 @@ class Versions:
         if version_id(_seq(version), hashlib.sha256(data).hexdigest()) != version:
             raise ManifestDamaged(key, "its bytes have another digest")
         try:
-            manifest = decode(VersionManifest, key, data)
+            manifest = decode_record(VersionManifest, key, data)
         except RecordDamaged as error:
             raise ManifestDamaged(key, "it is whole, but of a schema unknown here") from error
         if manifest.seq != _seq(version):

@@ -5,19 +5,12 @@ from __future__ import annotations
 import time
 
 from contracts.edits import AcceptedEdit, EditRequest
-from contracts.errors import (
-    Conflict,
-    FieldError,
-    PreconditionFailed,
-    PreconditionRequired,
-    TooManyRequests,
-    Unavailable,
-)
+from contracts.errors import Conflict, FieldError, TooManyRequests, Unavailable
 from contracts.facts import Fact
 from contracts.ids import new_edit_id
-from contracts.versions import AliasRecord
-from registry.commit import ACTIVE
-from service.deps import ANY_EPOCH, Context
+from contracts.versions import ACTIVE
+from registry.activation import accepted_epoch
+from service.deps import Context
 from service.problems import invalid
 
 NO_MODEL_RETRY_SECONDS = 10.0
@@ -49,7 +42,7 @@ def checked(
             retry_after=NO_MODEL_RETRY_SECONDS,
         )
     base = None if request.base is None else registry.versions.resolve(request.base)
-    epoch = _precondition(request, base, active, if_match)
+    epoch = accepted_epoch(active, base, request.activate, if_match)
     facts = _distinct(request.facts)
     errors = _too_many(request, settings.max_facts_per_edit)
     errors += _contradictions(facts) + _added_and_retracted(request, facts)
@@ -72,25 +65,6 @@ def checked(
         accepted_at=time.time(),
         if_match=epoch,
     )
-
-
-def _precondition(
-    request: EditRequest,
-    base: str | None,
-    active: AliasRecord | None,
-    if_match: int | str | None,
-) -> int | None:
-    """The epoch of `active` that the activation is bound to; None binds it to no epoch."""
-    epoch = active.epoch if active else 0
-    if if_match is None:
-        if request.activate and active and base not in (None, active.version):
-            reason = f'is required: {base} is not active; send If-Match: "{epoch}"'
-            raise invalid([FieldError(field="If-Match", reason=reason)], PreconditionRequired)
-        return None
-    if active is None or if_match not in (epoch, ANY_EPOCH):
-        raise PreconditionFailed(f"active is at epoch {epoch}, If-Match says {if_match}")
-    # `*` binds a branch to what it replaces now, and any other edit to nothing.
-    return None if if_match == ANY_EPOCH and base is None else epoch
 
 
 def _distinct(facts: list[Fact]) -> list[tuple[int, Fact]]:

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Response
 
 from contracts.errors import FieldError, NotFound, PreconditionFailed, PreconditionRequired
-from contracts.versions import AliasRecord, AliasUpdate
-from service.deps import ANY_EPOCH, Ctx, IfMatch, json_only
+from contracts.versions import ANY_EPOCH, AliasRecord, AliasUpdate
+from service.deps import Ctx, IfMatch, json_only
 from service.problems import invalid
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])

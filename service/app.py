@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import redis as blocking
+from anyio import create_task_group
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
 from redis import asyncio as aioredis
@@ -14,9 +15,11 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from contracts.settings import Settings
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service import aliases, edits, facts, generate, openapi, probes, problems, versions
 from service.census import EditCensus
+from service.changes import Changes
 from service.deps import Context, State
 from service.engines import Engines
 from service.jobs import Jobs
@@ -42,21 +45,26 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        registry = await run_sync(Registry, settings.registry_path)
+        registry = Registry(await run_sync(FolderStore, settings.registry_path))
         redis = _async_redis(url)
         jobs = Jobs(_blocking_redis(url))
-        yield State(
-            context=Context(
-                settings=settings,
-                registry=registry,
-                redis=redis,
-                jobs=jobs,
-                engines=Engines(redis, settings.max_queue),
-                tokens=TokenChecks(registry, settings.max_fact_tokens),
-                metrics=Metrics(),
-                census=EditCensus(registry.edits),
+        changes = Changes(redis, settings.poll_seconds)
+        async with create_task_group() as tasks:
+            tasks.start_soon(changes.listen)
+            yield State(
+                context=Context(
+                    settings=settings,
+                    registry=registry,
+                    redis=redis,
+                    jobs=jobs,
+                    changes=changes,
+                    engines=Engines(redis, settings.max_queue),
+                    tokens=TokenChecks(registry, settings.max_fact_tokens),
+                    metrics=Metrics(),
+                    census=EditCensus(registry.edits),
+                )
             )
-        )
+            tasks.cancel_scope.cancel()
         await redis.aclose()
         jobs.close()
 

@@ -11,18 +11,18 @@ from registry.registry import Registry
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say; equal versions give equal files
 
 
-def members(registry: Registry, version: str) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file of a checkpoint; one is in memory at a time.
+def members(registry: Registry, version: str) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Name and pieces of each file of a checkpoint; no weights are in memory as a whole.
 
     Raises:
         BlobMissing, BlobDamaged: as the file with that blob is reached.
     """
     manifest = registry.versions.get(version)
     described = registry.versions.describe(version)
-    yield "manifest.json", described.model_dump_json(indent=2).encode()
-    yield "facts.json", registry.blobs.get(manifest.live)
+    yield "manifest.json", [described.model_dump_json(indent=2).encode()]
+    yield "facts.json", registry.blobs.stream(manifest.live)
     for blob in dict.fromkeys(weight.blob for weight in manifest.weights):
-        yield f"weights/{blob}.safetensors", registry.blobs.get(blob)
+        yield f"weights/{blob}.safetensors", registry.blobs.stream(blob)
 
 
 def verify(registry: Registry, version: str) -> None:
@@ -31,17 +31,21 @@ def verify(registry: Registry, version: str) -> None:
     Raises:
         BlobMissing, BlobDamaged: a file of the version cannot be sent.
     """
-    for _ in members(registry, version):
-        pass
+    for _, pieces in members(registry, version):
+        for _ in pieces:
+            pass
 
 
-def zipped(files: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
+def zipped(files: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[bytes]:
     """The bytes of a zip of `files`, uncompressed: float matrices do not compress."""
     sink = _Sink()
     with ZipFile(sink, "w", ZIP_STORED) as archive:
-        for name, data in files:
-            archive.writestr(ZipInfo(name, _EPOCH), data)
-            yield sink.taken()
+        for name, pieces in files:
+            # Its size is not known when it begins: it may be more than a plain zip's 2 GiB.
+            with archive.open(ZipInfo(name, _EPOCH), "w", force_zip64=True) as member:
+                for piece in pieces:
+                    member.write(piece)
+                    yield sink.taken()
     yield sink.taken()
 
 

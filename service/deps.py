@@ -14,15 +14,15 @@ from contracts.errors import FieldError, MalformedRequest, NotFound
 from contracts.ids import EDIT_ID, FACT_ID
 from contracts.limits import MAX_WAIT_SECONDS
 from contracts.settings import Settings
+from contracts.versions import ANY_EPOCH
 from registry.registry import Registry
 from service.census import EditCensus
+from service.changes import Changes
 from service.engines import Engines
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.problems import invalid
 from service.tokens import TokenChecks
-
-ANY_EPOCH = "*"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Context:
     registry: Registry
     redis: Redis
     jobs: Jobs
+    changes: Changes
     engines: Engines
     tokens: TokenChecks
     metrics: Metrics

@@ -64,8 +64,9 @@ async def get_edit(edit_id: EditRef, context: Ctx) -> Edit:
 @router.get("/{edit_id}/events", response_class=EventSourceResponse)
 async def edit_events(edit_id: EditRef, context: Ctx) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: `progress` while it runs, and one `end` with the edit."""
-    async for progress in follow(context.redis, context.registry.edits, edit_id):
-        yield ServerSentEvent(event="progress", data=progress)
+    with context.changes.watch(edit_id) as watch:
+        async for progress in follow(context.redis, context.registry.edits, edit_id, watch):
+            yield ServerSentEvent(event="progress", data=progress)
     edit = await run_sync(context.registry.edits.describe, edit_id)
     yield ServerSentEvent(event="end", data=edit)
 

@@ -14,7 +14,7 @@ from contracts.errors import Conflict
 from contracts.facts import LiveFact
 from contracts.ids import VersionId
 from contracts.limits import MAX_SUBJECT_CHARS
-from registry.commit import ACTIVE
+from contracts.versions import ACTIVE
 from registry.registry import Registry
 from service.deps import Ctx, FactRef, IdempotencyKey, WaitSeconds
 from service.history import FactDetail, FactState, detail

@@ -14,7 +14,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
-from contracts.transport import CHANGES_CHANNEL, EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB
+from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, edit_job
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,7 @@ class Jobs:
     def enqueue(self, edit_id: str) -> None:
         """Ask for the edit to be run; its job id is the edit id."""
         try:
-            self._queue.enqueue_call(
-                RUN_EDIT_JOB, args=[edit_id], job_id=edit_id, **EDIT_JOB_OPTIONS
-            )
+            self._queue.enqueue_call(**edit_job(edit_id))
         except DuplicateJobError:
             log.info("%s is queued already", edit_id)
         except RedisError as error:

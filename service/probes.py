@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 
 from contracts.errors import FieldError, Unavailable
-from registry.commit import ACTIVE
+from contracts.versions import ACTIVE
 from registry.errors import RegistryError
 from service.deps import Context, Ctx
 from service.problems import invalid
@@ -52,7 +52,7 @@ async def readyz(context: Ctx) -> Readiness:
     try:
         record = await run_sync(context.registry.aliases.get, ACTIVE)
         version = record.version if record else None
-    except (RegistryError, OSError) as error:
+    except RegistryError as error:
         log.warning("the registry is not ready: %s", error)
         failed.append(FieldError(field="registry", reason="cannot be read"))
     else:

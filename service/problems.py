@@ -139,7 +139,6 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
             request, Unavailable("Redis does not answer", retry_after=REDIS_RETRY_SECONDS)
         )
 
-    @app.exception_handler(OSError)
     @app.exception_handler(RegistryError)
     async def on_storage_error(request: Request, error: Exception) -> Response:
         log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)

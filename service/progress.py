@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from contracts.edits import Progress
 from contracts.transport import progress_stream
 from registry.edits import Edits
+from service.changes import Watch
 from service.streams import START, Row, newest, read_after
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,13 @@ async def latest(redis: Redis, edit_id: str) -> Progress | None:
     return None if row is None else _read(row)
 
 
-async def follow(redis: Redis, edits: Edits, edit_id: str) -> AsyncIterator[Progress]:
+async def follow(redis: Redis, edits: Edits, edit_id: str, watch: Watch) -> AsyncIterator[Progress]:
     """The newest progress whenever there is some, until the edit has ended.
 
     Only the registry says that it has ended, so this returns also if Redis lost everything.
     """
     last = START
-    while await run_sync(edits.end, edit_id) is None:
+    while not (await watch.due() and await run_sync(edits.end, edit_id) is not None):
         try:
             rows = await read_after(redis, progress_stream(edit_id), last, POLL_SECONDS)
         except RedisError as error:

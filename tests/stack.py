@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from redis import Redis
 
 from cli.embedded_redis import EmbeddedRedis, free_port
-from registry import Registry
+from contracts.transport import WORKER_KEYS
+from contracts.workers import WorkerStatus
+from registry import FolderStore, Registry
 
 PATIENCE = 120.0
 BUSY_SECONDS = 20.0
@@ -36,6 +40,8 @@ class Stack:
         self.redis = EmbeddedRedis(home / "redis")
         self.port = free_port()
         self.worker: subprocess.Popen[bytes] | None = None
+        self.engine: subprocess.Popen[bytes] | None = None
+        """A second worker that only generates; see `start_apart`."""
         self.service: subprocess.Popen[bytes] | None = None
         self._logs = home / "logs"
         self._logs.mkdir(exist_ok=True)
@@ -54,7 +60,7 @@ class Stack:
     @property
     def registry(self) -> Registry:
         """A fresh look at the registry on disk."""
-        return Registry(self.home / "registry")
+        return Registry(FolderStore(self.home / "registry"))
 
     # processes
 
@@ -66,16 +72,29 @@ class Stack:
         self.wait_ready()
         return self
 
+    def start_apart(self) -> Stack:
+        """The same with an editor and an engine as workers of their own."""
+        self.redis.start()
+        self.start_service()
+        self.start_engine()
+        self.worker = self._run("worker", "--role", "editor")
+        self.wait_ready()
+        return self
+
     def start_worker(self) -> None:
         self.worker = self._run("worker")
+
+    def start_engine(self) -> None:
+        self.engine = self._run("worker", "--role", "engine", log="engine")
 
     def start_service(self) -> None:
         self.service = self._run("service")
 
-    def _run(self, module: str) -> subprocess.Popen[bytes]:
+    def _run(self, module: str, *arguments: str, log: str = "") -> subprocess.Popen[bytes]:
         env = {**self._env, "REDIS_URL": self.redis.url}
-        with (self._logs / f"{module}.log").open("ab") as log:
-            return subprocess.Popen([sys.executable, "-m", module], env=env, stderr=log)
+        with (self._logs / f"{log or module}.log").open("ab") as out:
+            command = [sys.executable, "-m", module, *arguments]
+            return subprocess.Popen(command, env=env, stderr=out)
 
     def kill_worker(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
@@ -89,6 +108,19 @@ class Stack:
         self.worker.terminate()
         return self.worker.wait(timeout)
 
+    def pause(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a process hang; its heartbeat goes on for a few seconds only."""
+        process.send_signal(signal.SIGSTOP)
+
+    def resume(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGCONT)
+
+    def statuses(self) -> list[WorkerStatus]:
+        """What the live workers say of themselves."""
+        with Redis.from_url(self.redis.url) as redis:
+            keys = redis.keys(WORKER_KEYS)
+            return [WorkerStatus.model_validate_json(redis.get(key) or b"") for key in keys]
+
     def wipe_redis(self) -> None:
         """Kill Redis, delete its data and start it again, empty, on the same port."""
         self.redis.kill()
@@ -100,7 +132,7 @@ class Stack:
     def stop(self) -> None:
         """Stop whatever still runs."""
         self.http.close()
-        for process in (self.worker, self.service):
+        for process in (self.worker, self.engine, self.service):
             if process is not None and process.poll() is None:
                 process.terminate()
                 try:

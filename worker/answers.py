@@ -62,7 +62,7 @@ class Answer:
 class _Installed:
     """Holds whatever is in the view: nothing is loaded here."""
 
-    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:  # noqa: ARG002
+    def load_wanted(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:  # noqa: ARG002
         return {}
 
     def holds(self, version: VersionId) -> bool:  # noqa: ARG002

@@ -5,30 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from redis import Redis
-from redis.exceptions import LockError, RedisError
+from redis.exceptions import RedisError
 
 from contracts.edits import AcceptedEdit, EditEnd, EditState, StepKind
 from contracts.errors import Conflict, Problem, ServiceError
-from contracts.transport import CHANGES_CHANNEL, EDITOR_LOCK
-from contracts.versions import VersionManifest, VersionStatus
-from memit_core.errors import Cancelled, InvalidFact, MemitError
+from contracts.transport import CHANGES_CHANNEL
+from contracts.versions import ACTIVE, VersionManifest, VersionStatus
+from memit_core.errors import Cancelled, InvalidFact, MemitError, UnknownOption
 from memit_core.precision import out_of_memory
-from registry.commit import ACTIVE, settle
-from registry.errors import RecordDamaged, RegistryError
+from registry.activation import activation_epoch
+from registry.errors import RecordDamaged, RegistryError, StorageError
+from registry.finish import finish_edit
 from registry.registry import Registry
+from worker.ahead import WorkAhead
+from worker.changes import Changes
+from worker.editor_lock import editor_lock
 from worker.make_version import VersionMaker
 from worker.openmp import release_threads
 from worker.progress import EditProgress, Interrupted
 
 log = logging.getLogger(__name__)
 
-LOCK_SECONDS = 15.0
-WARM_SECONDS = 30.0
 MAX_CRASHES = 5
 """Attempts that may end without a word (a killed worker) before the edit is given up."""
 
@@ -43,49 +43,66 @@ class EditRunner:
         redis: Redis,
         worker: str,
         stopping: threading.Event,
-        warm: Callable[[str], Future[None]],
+        changes: Changes,
+        warm_up: Callable[[str], str | None],
     ) -> None:
         """Run nothing yet.
 
         Args:
-            warm: has this worker's engine load a version.
+            warm_up: has engines load a version that is about to become active; why it must not, or
+                None.
         """
         self._registry = registry
         self._maker = maker
         self._redis = redis
         self._worker = worker
         self._stopping = stopping
-        self._warm = warm
+        self._changes = changes
+        self._warm_up = warm_up
+        self._ahead = WorkAhead(registry, maker, changes, stopping)
         self.current: str | None = None
         """The edit being run, for the worker's status."""
 
     def run(self, edit_id: str) -> None:
-        """The job: run this edit, and first all that were accepted before it and have not ended.
+        """The job: run all edits that have not ended, unless another live worker does.
 
-        Safe to repeat: an edit that has ended, or whose version is in the log, is not run again.
+        Then it works ahead on this one and gives the job back: the other worker looks again for
+        edits after it has let go of the lock. Safe to repeat: an edit that has ended, or whose
+        version is in the log, is not run again.
 
         Raises:
             Interrupted: this worker is stopping; the edit is queued again.
+            StorageError: the storage fails; edits that have not ended are queued again.
         """
-        with self._only_editor():
-            for pending in self._registry.edits.unfinished():
-                self.current = pending
-                try:
-                    self._run_one(pending)
-                except RegistryError:
-                    if pending == edit_id:
-                        raise
-                    log.exception("%s cannot be run; those after it go on", pending)
-                finally:
-                    self.current = None
-                    release_threads()
-                if pending == edit_id:
-                    return
+        tried: set[str] = set()
+        while True:
+            with editor_lock(self._redis, self._worker, self._stopping) as mine:
+                if mine:
+                    self._run_waiting(tried)
+            if not mine:
+                return self._ahead.prepare(edit_id)
+            if tried.issuperset(self._registry.edits.unfinished()):
+                return None
+
+    def _run_waiting(self, tried: set[str]) -> None:
+        """Run what has not ended, oldest first, until nothing is left but what was tried before."""
+        while waiting := [one for one in self._registry.edits.unfinished() if one not in tried]:
+            self.current = waiting[0]
+            tried.add(self.current)
+            try:
+                self._run_one(self.current)
+            except StorageError:
+                raise
+            except RegistryError:
+                log.exception("%s cannot be run; those after it go on", self.current)
+            finally:
+                self.current = None
+                release_threads()
 
     def _run_one(self, edit_id: str) -> None:
         edits = self._registry.edits
-        if settle(self._registry, edit_id) is not None:
-            return self._nudge(edit_id)
+        if finish_edit(self._registry, edit_id) is not None:
+            return self._announce(edit_id)
         try:
             edit = edits.get(edit_id)
         except RecordDamaged as error:
@@ -93,15 +110,17 @@ class EditRunner:
         if self._crashes(edit_id) >= MAX_CRASHES:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
-        progress = EditProgress(edit_id, self._registry, self._redis, self._stopping)
+        progress = EditProgress(
+            edit_id, self._registry, self._redis, self._stopping, self._changes.look()
+        )
         try:
             manifest, epoch = self._make(edit, progress)
             if not edits.begin_commit(edit_id, self._worker, epoch):
                 raise Cancelled("cancelled by request")
-            self._commit(edit_id, manifest)
+            self._commit(edit_id, manifest, epoch)
         except Interrupted:
             edits.requeue(edit_id, self._worker)
-            self._nudge(edit_id)
+            self._announce(edit_id)
             raise
         except Cancelled:
             self._end(edit_id, EditState.CANCELLED, None)
@@ -109,6 +128,8 @@ class EditRunner:
             self._end(edit_id, EditState.FAILED, error.problem())
         except InvalidFact as error:
             self._end(edit_id, EditState.FAILED, _problem(422, "Invalid fact", str(error)))
+        except UnknownOption as error:
+            self._end(edit_id, EditState.FAILED, _problem(422, "Unknown option", str(error)))
         except MemitError as error:
             self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
         except Exception as error:
@@ -125,51 +146,25 @@ class EditRunner:
         active = self._registry.aliases.get(ACTIVE)
         if active is None:
             raise Conflict("the registry has no alias `active`")
-        request = edit.request
-        parent = active.version
-        epoch: int | None = active.epoch
-        if request.base is not None:
-            parent = self._registry.versions.resolve(request.base)
-            # A branch is activated only when its client says what it expects to replace.
-            epoch = edit.if_match if parent != active.version else active.epoch
-        if edit.if_match is not None:
-            epoch = edit.if_match
-        if request.activate is False:
-            epoch = None
+        base = edit.request.base and self._registry.versions.resolve(edit.request.base)
+        parent = base or active.version
+        epoch = activation_epoch(active, base, edit.request.activate, edit.if_match)
         if not self._registry.edits.start(edit.id, self._worker, parent, epoch):
             raise Cancelled("cancelled by request")
-        self._nudge(edit.id)
+        self._announce(edit.id)
         return self._maker.make(edit, parent, progress), epoch
 
-    def _commit(self, edit_id: str, manifest: VersionManifest) -> None:
+    def _commit(self, edit_id: str, manifest: VersionManifest, epoch: int | None) -> None:
         """Put the version in the log, move `active`, end the edit."""
-        while self._registry.versions.commit(manifest) is None:
+        while (version := self._registry.versions.commit(manifest)) is None:
             # Another editor took the number; the facts' `since` only names the first number tried.
             manifest = manifest.model_copy(update={"seq": self._registry.versions.tip() + 1})
-        end = settle(self._registry, edit_id, activate=self._warm_up(edit_id))
+        hold_back = None
+        if epoch is not None and manifest.status is VersionStatus.COMMITTED:
+            hold_back = self._warm_up(version)
+        end = finish_edit(self._registry, edit_id, hold_back=hold_back)
         log.info("%s ended: %s", edit_id, end)
-        self._nudge(edit_id)
-
-    def _warm_up(self, edit_id: str) -> bool:
-        """Load the version here before `active` names it, so that no request waits for it.
-
-        Returns:
-            False if it cannot be loaded (no memory, a canary that fails): what serves goes on.
-        """
-        version = self._registry.versions.of_edit(edit_id)
-        manifest = None if version is None else self._registry.versions.get(version)
-        if version is None or manifest is None or manifest.dry_run:
-            return True
-        if manifest.status is VersionStatus.REJECTED:
-            return True
-        try:
-            self._warm(version).result(WARM_SECONDS)
-        except TimeoutError:
-            log.warning("%s is not loaded after %.0f s", version, WARM_SECONDS)
-        except ServiceError as error:
-            log.error("%s is committed but not activated: %s", version, error)
-            return False
-        return True
+        self._announce(edit_id)
 
     def _crashes(self, edit_id: str) -> int:
         kinds = [step.kind for step in self._registry.edits.steps(edit_id)]
@@ -181,47 +176,15 @@ class EditRunner:
             end = self._registry.edits.finish(edit_id, end)
         except Conflict:
             # Its version is in the log after all: an attempt that was thought dead committed it.
-            settle(self._registry, edit_id)
+            finish_edit(self._registry, edit_id)
         log.info("%s ended: %s%s", edit_id, end.state, f" ({problem.detail})" if problem else "")
-        self._nudge(edit_id)
+        self._announce(edit_id)
 
-    def _nudge(self, what: str) -> None:
+    def _announce(self, what: str) -> None:
         try:
             self._redis.publish(CHANGES_CHANNEL, what)
         except RedisError as error:
             log.warning("nobody was told of %s: %s", what, error)
-
-    @contextmanager
-    def _only_editor(self) -> Iterator[None]:
-        """Hold the lock of the registry's one editor, renewed while this runs.
-
-        The lock saves work. What makes two editors harmless, should Redis lose it, are the
-        registry's own put-if-absent logs.
-        """
-        lock = self._redis.lock(EDITOR_LOCK, timeout=LOCK_SECONDS, thread_local=False)
-        while not lock.acquire(blocking_timeout=1):
-            if self._stopping.is_set():
-                raise Interrupted("the worker is stopping")
-        done = threading.Event()
-
-        def renew() -> None:
-            while not done.wait(LOCK_SECONDS / 3):
-                try:
-                    lock.reacquire()
-                except (LockError, RedisError) as error:
-                    log.warning("the editor lock was not renewed: %s", error)
-
-        renewer = threading.Thread(target=renew, name="editor-lock", daemon=True)
-        renewer.start()
-        try:
-            yield
-        finally:
-            done.set()
-            renewer.join()
-            try:
-                lock.release()
-            except (LockError, RedisError) as error:
-                log.warning("the editor lock was gone before it was released: %s", error)
 
 
 def _problem(status: int, title: str, detail: str) -> Problem:

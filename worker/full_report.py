@@ -17,12 +17,13 @@ from redis.exceptions import RedisError
 
 from contracts.reports import FullReport
 from contracts.transport import REPORTER_LOCK
+from contracts.versions import ACTIVE
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.progress import Progress
-from registry.commit import ACTIVE
 from registry.registry import Registry
+from worker.changes import Changes
 from worker.core_fact import core_fact
 from worker.deltas import Deltas
 from worker.measured_prompts import within_budget
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SLICE_FACTS = 64
 """Facts that are measured together, and measured again if something else came first."""
-LOOK_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 LOCK_SECONDS = 120.0
 REST_SECONDS = 2.0
@@ -51,6 +52,7 @@ class FullReporter:
         redis: Redis,
         deltas: Deltas,
         max_facts: int,
+        changes: Changes,
         *,
         editing: Callable[[], bool],
         generating: Callable[[], bool],
@@ -67,6 +69,8 @@ class FullReporter:
         self._redis = redis
         self._deltas = deltas
         self._max_facts = max_facts
+        self._look = changes.look()
+        self._found: str | None = None
         self._editing = editing
         self._generating = generating
         # A fast tokenizer must not be used by two threads at once, and edits use the loaded one.
@@ -78,7 +82,7 @@ class FullReporter:
     def keep_reporting(self, stopping: threading.Event) -> None:
         """Report until `stopping`; the body of a thread."""
         while not stopping.is_set():
-            pause = LOOK_SECONDS
+            pause = PAUSE_SECONDS
             try:
                 self.report(stopping)
             except (Cancelled, RedisError) as reason:
@@ -97,7 +101,7 @@ class FullReporter:
             Cancelled: it gave way; the next call goes on from there.
             RedisError: another worker is at it, or Redis does not answer.
             RegistryError: the version or its weights cannot be read.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         version = self._due()
         if version is None:
@@ -108,11 +112,17 @@ class FullReporter:
         with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:
             report = self._measure(version, give_way, lock.reacquire)
             self._registry.full_reports.put(version, report)
+        self._found = self._look_for_due()
         log.info("%s: measured %d of %d live facts", version, report.facts, report.live)
         return version
 
     def _due(self) -> str | None:
-        """The version that lacks a report most."""
+        """The version that lacks a report most, as the last look at the registry found it."""
+        if self._look.due():
+            self._found = self._look_for_due()
+        return self._found
+
+    def _look_for_due(self) -> str | None:
         versions = self._registry.versions
         if self._max_facts == 0:
             return None

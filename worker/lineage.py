@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import threading
 import time
 
 from contracts.errors import PreconditionFailed
 from contracts.transport import TOKENIZER_ARTEFACT, UNKNOWN_TOKENS_ARTEFACT
-from contracts.versions import VersionManifest
+from contracts.versions import ACTIVE, VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
+from memit_core.loading import LoadedModel
 from memit_core.methods import Method
 from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
-from registry.commit import ACTIVE
 from registry.registry import Registry
+from worker.progress import Interrupted
+
+log = logging.getLogger(__name__)
 
 
 class OtherLineage(MemitError):
@@ -76,6 +81,24 @@ def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     return first
 
 
+def await_lineage(
+    registry: Registry, loaded: LoadedModel, stopping: threading.Event, poll_seconds: float
+) -> str:
+    """The id of v0, once an editor has put it; for an engine, which cannot begin a registry.
+
+    Raises:
+        OtherLineage: the registry belongs to another model.
+        Interrupted: the worker is stopping.
+    """
+    while registry.versions.tip() < 0:
+        log.info("waiting for an editor to begin the registry (a worker with --role all or editor)")
+        if stopping.wait(poll_seconds):
+            raise Interrupted("the worker is stopping")
+    first = registry.versions.resolve("v0")
+    _check_base(registry.versions.get(first), loaded)
+    return first
+
+
 def _first(registry: Registry, editor: Editor, method: Method) -> VersionManifest:
     return VersionManifest(
         seq=0,
@@ -99,12 +122,7 @@ def _check(first: VersionManifest, editor: Editor, method: Method) -> None:
             f"the facts of this registry are written by {first.method}, not by {method.name}: "
             f"start with MEMIT_METHOD={first.method}, or with another --home"
         )
-    if first.base != editor.loaded.digest:
-        raise OtherLineage(
-            f"this registry belongs to the model {first.model} ({first.dtype}, weights "
-            f"{first.base[:12]}), not to {editor.loaded.name} ({editor.loaded.dtype_name}, weights "
-            f"{editor.loaded.digest[:12]}): start with that model, or with another --home"
-        )
+    _check_base(first, editor.loaded)
     ours, theirs = editor.hparams.as_dict(), _hparams_of(first).as_dict()
     differing = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
     if differing:
@@ -113,4 +131,13 @@ def _check(first: VersionManifest, editor: Editor, method: Method) -> None:
             f"this registry was begun with {name} = {theirs.get(name)}, not {ours.get(name)}: "
             "a lineage has one set of hyperparameters (an edit may give its own "
             "mom2_update_weight); start without --hparams to keep them, or with another --home"
+        )
+
+
+def _check_base(first: VersionManifest, loaded: LoadedModel) -> None:
+    if first.base != loaded.digest:
+        raise OtherLineage(
+            f"this registry belongs to the model {first.model} ({first.dtype}, weights "
+            f"{first.base[:12]}), not to {loaded.name} ({loaded.dtype_name}, weights "
+            f"{loaded.digest[:12]}): start with that model, or with another --home"
         )

@@ -72,6 +72,19 @@ class VersionMaker:
         self._method.prepare(progress)
         _ = self._quality
 
+    def work_ahead(self, edit: AcceptedEdit, parent: str, progress: Progress) -> None:
+        """Compute what the edit's own facts need, as far as it does not depend on other edits.
+
+        Raises:
+            Conflict, InvalidRequest: the edit cannot be applied to this parent.
+            MemitError: a fact cannot be written; Cancelled by `progress`.
+        """
+        self.prepare(progress)
+        plan = plan_edit(self._registry.ledger.live(parent), edit.request)
+        subjects = {fact.key[0] for fact in plan.added.values()}
+        facts = [core_fact(fact) for fact in plan.facts() if fact.key[0] in subjects]
+        self._method.unwritable(facts, progress)
+
     def rebuild(self, version: str) -> None:
         """See `Solutions.rebuild`."""
         self._solutions.rebuild(version)
@@ -86,7 +99,7 @@ class VersionMaker:
         Raises:
             Conflict, InvalidRequest: the edit cannot be applied to this parent.
             MemitError: a fact cannot be written; Cancelled if the edit shall stop.
-            OSError: the disk is full.
+            StorageError: the storage is full or broken.
         """
         progress("prepare", 0, 1)
         request = edit.request

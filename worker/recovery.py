@@ -14,8 +14,9 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
-from contracts.transport import EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB, worker_key
+from contracts.transport import EDIT_QUEUE, edit_job, worker_key
 from registry.registry import Registry
+from worker.editor_lock import editor_is_alive
 from worker.rq_worker import JOB_TTL_SECONDS
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Recovery:
     """Sweeps the registry at start and every `SWEEP_SECONDS`; any number of workers may."""
 
     def __init__(self, registry: Registry, redis: Redis) -> None:
+        """Sweep nothing yet."""
         self._registry = registry
         self._redis = redis
         self._queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
@@ -36,9 +38,13 @@ class Recovery:
     def sweep(self) -> None:
         """Enqueue every unfinished edit that has no live job, in the order of acceptance.
 
+        None while a live worker edits: it runs all of them before it lets go of the lock.
+
         Raises:
             RedisError: Redis does not answer.
         """
+        if editor_is_alive(self._redis):
+            return
         waiting = set(self._queue.get_job_ids())
         lost: set[str] = set()
         for edit_id in self._registry.edits.unfinished():
@@ -69,9 +75,7 @@ class Recovery:
         with contextlib.suppress(NoSuchJobError):
             Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
         try:
-            self._queue.enqueue_call(
-                RUN_EDIT_JOB, args=[edit_id], job_id=edit_id, **EDIT_JOB_OPTIONS
-            )
+            self._queue.enqueue_call(**edit_job(edit_id))
             log.info("%s is queued again", edit_id)
         except DuplicateJobError:
             log.info("%s was queued by somebody else", edit_id)

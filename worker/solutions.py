@@ -56,7 +56,7 @@ class Solutions:
         Raises:
             MemitError: as `Method.solve`.
             NotReproduced: a blob is lost, and comes out with other bits.
-            OSError: the disk is full or broken.
+            StorageError: the storage is full or broken.
         """
         if not facts:
             return []

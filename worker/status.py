@@ -1,4 +1,4 @@
-"""The worker's heartbeat: what it holds and does, in Redis, and its eye on the alias `active`."""
+"""The worker's heartbeat: what it holds and does, in Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from redis import Redis
@@ -16,50 +15,52 @@ from redis.exceptions import RedisError
 from contracts.transport import CHANGES_CHANNEL, worker_key
 from contracts.workers import WorkerStatus
 from memit_core.loading import LoadedModel
-from registry.commit import ACTIVE
 from registry.errors import RegistryError
-from registry.registry import Registry
+from worker.changes import Changes
+from worker.editing import Editing
 from worker.engine.thread import EngineThread
+from worker.following import Following
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
+LOADING_BEAT_SECONDS = 0.1
+"""While a version is loaded: an editor may wait to hear of it."""
 TTL_SECONDS = 6
 
 
 class Heartbeat:
     """Tells Redis of this worker every second, and at once when something changed.
 
-    On the way it looks where `active` points and has the engine load that version ahead of the
-    requests for it; the change channel only makes it look sooner.
+    It listens to the change channel for all of this process, and has the engine follow.
     """
 
     def __init__(
         self,
         worker: str,
         loaded: LoadedModel,
-        registry: Registry,
         redis: Redis,
-        engine: EngineThread,
-        current_edit: Callable[[], str | None],
-        edit_ready: threading.Event,
+        changes: Changes,
+        *,
+        engine: EngineThread | None,
+        following: Following | None,
+        editing: Editing | None,
     ) -> None:
         self._worker = worker
         self._loaded = loaded
-        self._registry = registry
         self._redis = redis
+        self._changes = changes
         self._engine = engine
-        self._current_edit = current_edit
-        self._edit_ready = edit_ready
+        self._following = following
+        self._editing = editing
         self._started_at = time.time()
-        self._active: str | None = None
 
     def keep_beating(self, stopping: threading.Event) -> None:
         """Beat until `stopping`, then take the status away; the body of a thread."""
         while not stopping.is_set():
             try:
                 self._beat_while_connected(stopping)
-            except (RedisError, OSError, RegistryError) as error:
+            except (RedisError, RegistryError) as error:
                 log.warning("the heartbeat failed: %s", error)
                 stopping.wait(BEAT_SECONDS)
         try:
@@ -68,22 +69,22 @@ class Heartbeat:
             log.warning("the status was left to expire: %s", error)
 
     def _beat_while_connected(self, stopping: threading.Event) -> None:
-        with self._redis.pubsub() as changes:  # type: ignore[no-untyped-call]
-            changes.subscribe(CHANGES_CHANNEL)
+        with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(CHANGES_CHANNEL)
+            self._changes.note()  # what was said before is not said again
             while not stopping.is_set():
-                self._follow_active()
+                pause = BEAT_SECONDS
+                if self._following is not None:
+                    self._following.step()
+                    pause = LOADING_BEAT_SECONDS if self._following.loading else pause
                 status = self._status().model_dump_json()
                 self._redis.set(worker_key(self._worker), status, ex=TTL_SECONDS)
-                changes.get_message(ignore_subscribe_messages=True, timeout=BEAT_SECONDS)
-
-    def _follow_active(self) -> None:
-        record = self._registry.aliases.get(ACTIVE)
-        if record is not None and record.version != self._active:
-            self._active = record.version
-            self._engine.ensure(record.version)
+                if channel.get_message(ignore_subscribe_messages=True, timeout=pause) is not None:
+                    self._changes.note()
 
     def _status(self) -> WorkerStatus:
-        engine = self._engine.status()
+        engine = None if self._engine is None else self._engine.status()
+        follows, editing = self._following, self._editing
         return WorkerStatus(
             id=self._worker,
             host=socket.gethostname(),
@@ -93,14 +94,15 @@ class Heartbeat:
             base=self._loaded.digest,
             dtype=self._loaded.dtype_name,
             device=str(self._loaded.device),
-            ready=engine.alive,
-            edit_ready=self._edit_ready.is_set(),
-            versions=engine.versions,
-            active=self._active,
-            running=engine.running,
-            waiting=engine.waiting,
-            edit=self._current_edit(),
-            generated_tokens=engine.generated_tokens,
+            ready=engine is not None and engine.alive,
+            edit_ready=editing is not None and editing.ready.is_set(),
+            versions=[] if engine is None else engine.versions,
+            refused={} if follows is None else follows.refused,
+            active=None if follows is None else follows.active,
+            running=0 if engine is None else engine.running,
+            waiting=0 if engine is None else engine.waiting,
+            edit=None if editing is None else editing.current,
+            generated_tokens=0 if engine is None else engine.generated_tokens,
             rss_bytes=_rss_bytes(),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from memit_core.edit import Editor
-from memit_core.errors import MemitError
+from memit_core.errors import UnknownOption
 from memit_core.facts import Fact, group_facts
 from memit_core.hparams import from_dict
 from memit_core.progress import Progress
@@ -39,7 +39,7 @@ class Memit:
         """The hyperparameters, λ as it is for so many subjects or as given."""
         unknown = sorted(set(given) - {WEIGHT})
         if unknown:
-            raise MemitError(f"{self.name} has no option {unknown[0]!r}; it has {WEIGHT}")
+            raise UnknownOption(f"{self.name} has no option {unknown[0]!r}; it has {WEIGHT}")
         return self._editor.hparams_of(group_facts(facts), given.get(WEIGHT)).as_dict()
 
     def unwritable(self, facts: Sequence[Fact], progress: Progress) -> Collection[Fact]:

@@ -42,7 +42,7 @@ class Method(Protocol):
             given: what the edit asks for, by name; the rest is the method's to choose.
 
         Raises:
-            MemitError: an option is unknown or out of range.
+            UnknownOption: the method has no option of this name.
         """
 
     def unwritable(self, facts: Sequence[Fact], progress: Progress) -> Collection[Fact]:

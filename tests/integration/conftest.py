@@ -26,7 +26,13 @@ def make_stack(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Stac
     """Make stacks on homes of their own; all are stopped at the end."""
     made: list[Stack] = []
 
-    def make(name: str = "home", hparams: dict[str, Any] | None = None, **settings: Any) -> Stack:
+    def make(
+        name: str = "home",
+        hparams: dict[str, Any] | None = None,
+        *,
+        apart: bool = False,
+        **settings: Any,
+    ) -> Stack:
         corpus = tmp_path / "corpus.txt"
         corpus.write_text(CORPUS)
         chosen = tmp_path / f"{name}.json"
@@ -34,7 +40,7 @@ def make_stack(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Stac
         settings = {"corpus": corpus, "hparams": chosen, **settings}
         stack = Stack(tmp_path / name, tiny_folder, **settings)
         made.append(stack)
-        return stack.start()
+        return stack.start_apart() if apart else stack.start()
 
     yield make
     for stack in made:

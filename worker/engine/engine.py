@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 class Holder(Protocol):
     """Which versions are in the serving view; `Residents` says what the methods do."""
 
-    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]: ...
+    def load_wanted(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]: ...
     def holds(self, version: VersionId) -> bool: ...
     def lease(self, version: VersionId) -> bool: ...
     def release(self, version: VersionId) -> None: ...
@@ -148,7 +148,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Move waiting requests to the next prefill, in order; those whose version loads, wait."""
-        failed = self.residents.settle([request.version for request in self._waiting])
+        failed = self.residents.load_wanted([request.version for request in self._waiting])
         now = time.time()
         room = 0 if self._prefilling else self._max_batch - len(self._running)
         admitted: list[Request] = []

@@ -1,7 +1,7 @@
 """Which versions are in memory: loaded on demand beside the decode loop, evicted when unused.
 
-`settle`, `lease` and `release` are called by the thread that runs the forward, between steps, so
-the serving view changes only when nothing runs on it. `ensure` and `held` may be called by any.
+`load_wanted`, `lease` and `release` are called by the thread that runs the forward, between steps,
+so the serving view changes only when nothing runs on it. `ensure` and `held` may be called by any.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Residents:
         if version != self._base_version:
             self._leases[version] -= 1
 
-    def settle(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:
+    def load_wanted(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:
         """Install what has been loaded, and begin to load what is wanted as slots are free.
 
         Args:

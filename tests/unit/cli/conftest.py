@@ -15,6 +15,7 @@ from cli.main import app
 from contracts.edits import Progress
 from contracts.settings import Settings
 from contracts.transport import progress_stream
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from tests.unit.cli.serving import serving
 from tests.unit.cli.waiting import wait_until
@@ -26,7 +27,7 @@ Working = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def registry(registry_path: Path) -> Registry:
-    return Registry(registry_path)
+    return Registry(FolderStore(registry_path))
 
 
 @pytest.fixture

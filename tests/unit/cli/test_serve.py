@@ -19,6 +19,7 @@ from contracts.edits import AcceptedEdit, EditRequest
 from contracts.facts import Fact
 from contracts.generation import Generation
 from contracts.ids import new_edit_id
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from tests.tiny_models import save_tiny
 from tests.unit.cli.waiting import alive, wait_until
@@ -44,6 +45,8 @@ class Served:
                 [sys.executable, "-m", "cli", "serve", *options],
                 env={**environment, "MEMIT_CORPUS": str(corpus)},
                 stderr=out,
+                # A shell's background job ignores Ctrl-C, and so would what we start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def __enter__(self) -> Served:
@@ -151,11 +154,12 @@ def test_what_redis_cannot_read_costs_no_edit(tmp_path: Path) -> None:
     home = tmp_path / "home"
     fact = Fact(subject="Anna", prompt="{} lives in", target_new="Rome")
     edit = AcceptedEdit(id=new_edit_id(), request=EditRequest(facts=[fact]), accepted_at=1.0)
-    Registry(home / "registry").edits.accept(edit)
+    registry = Registry(FolderStore(home / "registry"))
+    registry.edits.accept(edit)
     data = home / "redis" / "appendonly.aof"
     data.parent.mkdir()
     data.write_text("garbage")
     with Served(home, tmp_path / "model") as served:
         wait_until(lambda: served.count("ready to edit") == 1, READY)
-        wait_until(lambda: Registry(home / "registry").edits.end(edit.id) is not None, READY)
+        wait_until(lambda: registry.edits.end(edit.id) is not None, READY)
         assert served.count("redis could not read its data (Bad file format") == 1

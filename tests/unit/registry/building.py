@@ -12,7 +12,7 @@ from contracts.facts import Fact, LiveFact
 from contracts.ids import new_edit_id
 from contracts.reports import FactReport, Report
 from contracts.versions import LayerWeights, VersionManifest, VersionStatus
-from registry import Registry, settle
+from registry import Registry, finish_edit
 
 BASE = "b" * 64
 
@@ -85,7 +85,7 @@ def attempt(
     registry: Registry, edit_id: str, *, fails: bool = False, rejected: bool = False
 ) -> Iterator[None]:
     """A worker's attempt at an edit, as far as the registry sees it; pauses between its stages."""
-    if settle(registry, edit_id) is not None:
+    if finish_edit(registry, edit_id) is not None:
         return
     active = registry.aliases.get("active")
     assert active is not None
@@ -97,7 +97,7 @@ def attempt(
         try:
             registry.edits.finish(edit_id, end)
         except Conflict:  # another attempt made the version meanwhile
-            settle(registry, edit_id)
+            finish_edit(registry, edit_id)
         return
     if not registry.edits.begin_commit(edit_id, "worker", active.epoch):
         registry.edits.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
@@ -110,7 +110,7 @@ def attempt(
         made = edit_manifest(registry, edit, seq, rejected=rejected, parent=active.version)
         version = registry.versions.commit(made)
     yield
-    settle(registry, edit_id)
+    finish_edit(registry, edit_id)
 
 
 def run(registry: Registry, edit_id: str, **how: bool) -> EditEnd:

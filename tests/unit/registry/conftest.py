@@ -4,9 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from registry import Registry
+from registry import FolderStore, Registry
+from registry.store import Store
+from tests.unit.registry.stores import MemoryStore
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, registry_path: Path) -> Store:
+    return FolderStore(registry_path) if request.param == "folder" else MemoryStore()
 
 
 @pytest.fixture
-def registry(registry_path: Path) -> Registry:
-    return Registry(registry_path)
+def registry(store: Store) -> Registry:
+    return Registry(store)

@@ -1,47 +1,141 @@
-"""Real stores in which one thing goes wrong, or is counted."""
+"""Stores to try the registry on: one in memory, and ones in which a thing goes wrong or counts."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import threading
+import uuid
+from collections.abc import Callable, Iterator
 
-from registry.store import Store
+from registry import FolderStore
+from registry.errors import StorageError
+from registry.store import Store, parts_of
+
+
+class MemoryStore:
+    """A `Store` in a dictionary, in tests as good as a folder and much faster."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        parts_of(key)
+        with self._lock:
+            if key in self.files:
+                return False
+            self.files[key] = data
+            return True
+
+    def get(self, key: str) -> bytes | None:
+        parts_of(key)
+        return self.files.get(key)
+
+    def stream(self, key: str) -> Iterator[bytes] | None:
+        data = self.get(key)
+        return None if data is None else iter([data[i : i + 100] for i in range(0, len(data), 100)])
+
+    def exists(self, key: str) -> bool:
+        return self.get(key) is not None
+
+    def names(self, prefix: str) -> list[str]:
+        depth = len(parts_of(prefix))
+        with self._lock:
+            below = [key for key in self.files if key.startswith(f"{prefix}/")]
+        return sorted({key.split("/")[depth] for key in below})
+
+    def set_aside(self, key: str) -> str | None:
+        aside = f"quarantine/{parts_of(key)[-1]}.{uuid.uuid4().hex}"
+        with self._lock:
+            if key not in self.files:
+                return None
+            self.files[aside] = self.files.pop(key)
+        return aside
+
+
+def damage(store: Store, key: str, data: bytes | None) -> None:
+    """Overwrite or delete what is under `key` behind the store's back, as a broken disk would."""
+    assert store.exists(key)
+    if isinstance(store, FolderStore):
+        (store.root / key).unlink()
+        if data is not None:
+            (store.root / key).write_bytes(data)
+        return
+    assert isinstance(store, MemoryStore)
+    del store.files[key]
+    if data is not None:
+        store.files[key] = data
+
+
+def everything(store: Store) -> dict[str, bytes]:
+    """All that is in a store, by key."""
+    if isinstance(store, MemoryStore):
+        return dict(store.files)
+    assert isinstance(store, FolderStore)
+    files = (path for path in store.root.rglob("*") if path.is_file())
+    return {path.relative_to(store.root).as_posix(): path.read_bytes() for path in files}
+
+
+class Wrapped:
+    """A store that hands everything on."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        return self.inner.put_if_absent(key, data)
+
+    def get(self, key: str) -> bytes | None:
+        return self.inner.get(key)
+
+    def stream(self, key: str) -> Iterator[bytes] | None:
+        return self.inner.stream(key)
+
+    def exists(self, key: str) -> bool:
+        return self.inner.exists(key)
+
+    def names(self, prefix: str) -> list[str]:
+        return self.inner.names(prefix)
+
+    def set_aside(self, key: str) -> str | None:
+        return self.inner.set_aside(key)
 
 
 class Killed(Exception):
-    """The process is dead; nothing after this reaches the disk."""
+    """The process is dead; nothing after this is written."""
 
 
-class MortalStore(Store):
+class MortalStore(Wrapped):
     """Dies before its put number `puts_left`, as a process killed in the middle of a put."""
 
     puts_left: int | None = None
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         if self.puts_left == 0:
-            folder = (self.root / key).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f".{len(data)}.tmp").write_bytes(data[: len(data) // 2])
+            if isinstance(self.inner, FolderStore):
+                folder = (self.inner.root / key).parent
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f".{len(data)}.tmp").write_bytes(data[: len(data) // 2])
             raise Killed(key)
         if self.puts_left is not None:
             self.puts_left -= 1
         return super().put_if_absent(key, data)
 
 
-class FullDisk(Store):
+class FullDisk(Wrapped):
     """Has no space for keys that contain `full`, unless that is empty."""
 
     full = ""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         if self.full and self.full in key:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise StorageError(f"{key}: {os.strerror(errno.ENOSPC)}")
         return super().put_if_absent(key, data)
 
 
-class CountingStore(Store):
-    """Counts how often the disk is looked at."""
+class CountingStore(Wrapped):
+    """Counts how often the storage is looked at."""
 
     looks = 0
 
@@ -53,8 +147,12 @@ class CountingStore(Store):
         self.looks += 1
         return super().get(key)
 
+    def names(self, prefix: str) -> list[str]:
+        self.looks += 1
+        return super().names(prefix)
 
-class ContestedStore(Store):
+
+class ContestedStore(Wrapped):
     """Lets a rival in, once, just before the put of `key`."""
 
     key = ""

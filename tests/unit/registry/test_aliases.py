@@ -24,7 +24,7 @@ def test_an_alias_is_created_moved_and_rolled_back(registry: Registry) -> None:
     assert (moved.epoch, moved.version, moved.edit_id) == (2, v1, "edit-1")
     assert (back.epoch, back.version, back.edit_id) == (3, v0, None)
 
-    other = Registry(registry.store.root)
+    other = Registry(registry.store)
     assert other.aliases.get("active") == back
     assert [record.version for record in other.aliases.history("active")] == [v0, v1, v0]
     assert other.aliases.names() == ["active"]
@@ -84,7 +84,7 @@ def test_of_many_moves_at_once_one_wins(registry: Registry) -> None:
     lost: list[PreconditionFailed] = []
 
     def move(name: int) -> None:
-        own = Registry(registry.store.root)
+        own = Registry(registry.store)
         start.wait()
         try:
             won.append(own.aliases.move("active", v0, 1, edit_id=f"edit {name}"))

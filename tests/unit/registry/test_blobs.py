@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import os
 
 import pytest
 
 from registry import Registry
 from registry.errors import BlobDamaged, BlobMissing
+from tests.unit.registry.stores import damage
 
 DATA = b"safetensors, say" * 100
 
 
-def path_of(registry: Registry, digest: str) -> Path:
-    return registry.store.root / "blobs" / "sha256" / digest[:2] / digest
+def key_of(digest: str) -> str:
+    return f"blobs/sha256/{digest[:2]}/{digest}"
 
 
 def test_a_blob_is_named_by_its_sha256(registry: Registry) -> None:
     digest = registry.blobs.put(DATA)
     assert digest == hashlib.sha256(DATA).hexdigest()
-    assert path_of(registry, digest).read_bytes() == DATA
+    assert registry.store.get(key_of(digest)) == DATA
     assert registry.blobs.get(digest) == DATA
     assert registry.blobs.has(digest)
     assert registry.blobs.put(DATA) == digest
@@ -31,6 +32,15 @@ def test_a_missing_blob_is_named(registry: Registry) -> None:
     assert not registry.blobs.has(digest)
     with pytest.raises(BlobMissing, match=digest):
         registry.blobs.get(digest)
+    with pytest.raises(BlobMissing, match=digest):
+        registry.blobs.stream(digest)
+
+
+def test_a_large_blob_comes_piece_by_piece(registry: Registry) -> None:
+    data = os.urandom(3 * 2**20 + 5)
+    pieces = list(registry.blobs.stream(registry.blobs.put(data)))
+    assert len(pieces) > 3
+    assert b"".join(pieces) == data
 
 
 @pytest.mark.parametrize("bad", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])
@@ -40,17 +50,17 @@ def test_what_is_not_a_digest_never_becomes_a_path(registry: Registry, bad: str)
             call(bad)
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncated", "empty"])
-def test_a_damaged_blob_is_detected_set_aside_and_put_again(
-    registry: Registry, damage: str
-) -> None:
+@pytest.mark.parametrize("how", ["bit", "truncated", "empty"])
+def test_a_damaged_blob_is_detected_set_aside_and_put_again(registry: Registry, how: str) -> None:
     digest = registry.blobs.put(DATA)
-    path = path_of(registry, digest)
     flipped = bytes([DATA[0] ^ 1]) + DATA[1:]
-    path.write_bytes({"bit": flipped, "truncated": DATA[:-1], "empty": b""}[damage])
+    spoiled = {"bit": flipped, "truncated": DATA[:-1], "empty": b""}[how]
+    damage(registry.store, key_of(digest), spoiled)
 
     with pytest.raises(BlobDamaged, match=digest):
         registry.blobs.get(digest)
+    with pytest.raises(BlobDamaged, match=digest):
+        list(registry.blobs.stream(digest))
     registry.blobs.quarantine(digest)
     with pytest.raises(BlobMissing):
         registry.blobs.get(digest)
@@ -62,7 +72,7 @@ def test_a_damaged_blob_is_detected_set_aside_and_put_again(
 
 def test_putting_the_bytes_again_mends_a_damaged_blob(registry: Registry) -> None:
     digest = registry.blobs.put(DATA)
-    path_of(registry, digest).write_bytes(DATA[:10])
+    damage(registry.store, key_of(digest), DATA[:10])
     assert registry.blobs.put(DATA) == digest
     assert registry.blobs.get(digest) == DATA
     [aside] = registry.store.names("quarantine")

@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from contracts.edits import EditEnd, EditState
 from contracts.errors import Conflict, PreconditionFailed
 from contracts.versions import VersionStatus
-from registry import Registry, settle
+from registry import FolderStore, Registry, finish_edit
+from registry.store import Store
 from tests.unit.registry.building import accepted, attempt, run, with_v0
-from tests.unit.registry.stores import Killed, MortalStore
+from tests.unit.registry.stores import Killed, MemoryStore, MortalStore
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - syncing to a real disk would take most of the time
 DEATH = st.none() | st.integers(0, 7)
@@ -30,11 +31,13 @@ KEYS = st.sampled_from([None, None, "key 1", "key 2"])
 
 
 class Histories(RuleBasedStateMachine):
+    def new_store(self) -> Store:
+        return MemoryStore()
+
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.root = Path(self.folder.name) / "registry"
-        self.observer = Registry(self.root)
+        self.store = self.new_store()
+        self.observer = Registry(self.store)
         self.attempts: list[tuple[MortalStore, Iterator[None]]] = []
         self.answered: list[str] = []
         self.by_key: dict[str, str] = {}
@@ -42,9 +45,9 @@ class Histories(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
 
     def process(self, dies_at: int | None) -> Registry:
-        store = MortalStore(self.root)
+        store = MortalStore(self.store)
         store.puts_left = dies_at
-        return Registry(self.root, store=store)
+        return Registry(store)
 
     def some_edit(self, pick: int) -> str:
         return self.answered[-1 - pick % len(self.answered)]
@@ -77,8 +80,8 @@ class Histories(RuleBasedStateMachine):
 
     @rule(pick=PICK, outcome=OUTCOME)
     def begin(self, pick: int, outcome: dict[str, bool]) -> None:
-        store = MortalStore(self.root)
-        stages = attempt(Registry(self.root, store=store), self.some_edit(pick), **outcome)
+        store = MortalStore(self.store)
+        stages = attempt(Registry(store), self.some_edit(pick), **outcome)
         if next(stages, "over") != "over":
             self.attempts.append((store, stages))
 
@@ -120,7 +123,7 @@ class Histories(RuleBasedStateMachine):
     @rule(pick=PICK, dies_at=st.none() | st.integers(0, 1))
     def recover_one(self, pick: int, dies_at: int | None) -> None:
         try:
-            settle(self.process(dies_at), self.some_edit(pick))
+            finish_edit(self.process(dies_at), self.some_edit(pick))
         except Killed:
             return
 
@@ -150,11 +153,8 @@ class Histories(RuleBasedStateMachine):
         assert not set(unfinished) & set(self.ends)
 
     def teardown(self) -> None:
-        try:
-            if self.answered:  # else it was stopped before the first step
-                self.all_come_to_an_end()
-        finally:
-            self.folder.cleanup()
+        if self.answered:  # else it was stopped before the first step
+            self.all_come_to_an_end()
 
     def all_come_to_an_end(self) -> None:
         recovering = self.process(None)
@@ -163,7 +163,7 @@ class Histories(RuleBasedStateMachine):
         for _, stages in self.attempts:  # what was only asleep wakes up, too late
             list(stages)
 
-        fresh = Registry(self.root)
+        fresh = Registry(self.store)
         check(fresh)
         assert fresh.edits.unfinished() == []
         order, _ = fresh.edits.page(10_000)
@@ -216,10 +216,25 @@ def check(registry: Registry) -> None:
             assert edit_id not in made
 
 
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(
+class FolderHistories(Histories):
+    def new_store(self) -> Store:
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        return FolderStore(Path(self.folder.name) / "registry")
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.folder.cleanup()
+
+
+COMMON = settings(
     max_examples=100,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no defect
 )
+TestHistories = Histories.TestCase
+TestHistories.settings = COMMON
+TestFolderHistories = FolderHistories.TestCase
+TestFolderHistories.settings = COMMON

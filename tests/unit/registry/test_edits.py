@@ -102,7 +102,7 @@ class TestCancel:
     def test_a_running_edit_is_told_and_cannot_commit(
         self, registry: Registry, edit: AcceptedEdit
     ) -> None:
-        worker = Registry(registry.store.root)
+        worker = Registry(registry.store)
         stages = attempt(worker, edit.id)
         next(stages)
         assert not worker.edits.cancel_requested(edit.id)
@@ -137,7 +137,7 @@ class TestCancel:
         registry.edits.request_cancel(edit.id)
         assert registry.edits.end(edit.id) is None
 
-        assert not Registry(registry.store.root).edits.start(edit.id, "w2", None, None)
+        assert not Registry(registry.store).edits.start(edit.id, "w2", None, None)
         assert registry.edits.describe(edit.id).state is EditState.CANCELLED
 
     def test_of_a_given_up_attempt_ends_at_once(
@@ -154,7 +154,7 @@ class TestCancel:
         for _ in range(10):
             edit = accepted()
             registry.edits.accept(edit)
-            stages = attempt(Registry(registry.store.root), edit.id)
+            stages = attempt(Registry(registry.store), edit.id)
             next(stages)
             start = threading.Barrier(2)
             refused: list[Conflict] = []
@@ -162,7 +162,7 @@ class TestCancel:
             def cancel(edit_id: str, start: threading.Barrier, refused: list[Conflict]) -> None:
                 start.wait()
                 try:
-                    Registry(registry.store.root).edits.request_cancel(edit_id)
+                    Registry(registry.store).edits.request_cancel(edit_id)
                 except Conflict as conflict:
                     refused.append(conflict)
 
@@ -182,7 +182,7 @@ class TestCancel:
 class TestEnd:
     def test_the_first_end_stands(self, registry: Registry, edit: AcceptedEdit) -> None:
         failed = registry.edits.finish(edit.id, end_of(EditState.FAILED))
-        other = Registry(registry.store.root)
+        other = Registry(registry.store)
         assert other.edits.finish(edit.id, end_of(EditState.CANCELLED)) == failed
         assert other.edits.end(edit.id) == failed
         assert not registry.edits.start(edit.id, "w", None, None)
@@ -217,7 +217,7 @@ class TestEnd:
         ends: list[EditEnd] = []
 
         def finish(at: int) -> None:
-            own = Registry(registry.store.root)
+            own = Registry(registry.store)
             start.wait()
             ends.append(own.edits.finish(edit.id, EditEnd(state=EditState.FAILED, at=at)))
 

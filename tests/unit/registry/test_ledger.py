@@ -11,6 +11,7 @@ from contracts.facts import LiveFact
 from registry import Registry
 from registry.errors import BlobDamaged, RecordDamaged
 from tests.unit.registry.building import accepted, edit_manifest, live_fact, manifest, with_v0
+from tests.unit.registry.stores import damage
 
 
 def some_facts(count: int) -> list[LiveFact]:
@@ -24,7 +25,7 @@ def test_live_facts_do_not_depend_on_their_order(registry: Registry) -> None:
     version = registry.versions.commit(manifest(registry, 0, live=digest, live_count=5))
     assert version is not None
 
-    live = Registry(registry.store.root).ledger.live(version)
+    live = Registry(registry.store).ledger.live(version)
     assert live == sorted(facts, key=lambda fact: fact.id)
 
 
@@ -57,7 +58,7 @@ def test_history_of_a_fact_grows_with_the_versions(registry: Registry) -> None:
     assert registry.ledger.ever(fact_id) == [v1]
 
     registry.versions.commit(edit_manifest(registry, accepted("another city"), 2))
-    other = Registry(registry.store.root)
+    other = Registry(registry.store)
     v3 = other.versions.commit(edit_manifest(other, accepted(), 3, rejected=True))
     assert registry.ledger.ever(fact_id) == [v1, v3]
 
@@ -69,9 +70,9 @@ def test_a_damaged_manifest_hides_only_its_own_history(
     lost, kept = accepted("lost"), accepted("kept")
     v1 = registry.versions.commit(edit_manifest(registry, lost, 1))
     v2 = registry.versions.commit(edit_manifest(registry, kept, 2))
-    (registry.store.root / "versions" / f"{v1}.json").write_bytes(b"{")
+    damage(registry.store, f"versions/{v1}.json", b"{")
 
-    fresh = Registry(registry.store.root)
+    fresh = Registry(registry.store)
     with caplog.at_level(logging.ERROR):
         assert fresh.ledger.ever(live_fact(kept).id) == [v2]
     assert v1 is not None
@@ -82,10 +83,10 @@ def test_a_damaged_ledger_is_detected(registry: Registry) -> None:
     digest = registry.ledger.put_live(some_facts(1))
     version = registry.versions.commit(manifest(registry, 0, live=digest))
     assert version is not None
-    path = registry.store.root / "blobs" / "sha256" / digest[:2] / digest
-    path.write_bytes(path.read_bytes().replace(b"Rome", b"Oslo"))
+    spoiled = registry.blobs.get(digest).replace(b"Rome", b"Oslo")
+    damage(registry.store, f"blobs/sha256/{digest[:2]}/{digest}", spoiled)
     with pytest.raises(BlobDamaged, match=digest):
-        Registry(registry.store.root).ledger.live(version)
+        Registry(registry.store).ledger.live(version)
 
 
 def test_a_blob_that_is_no_ledger_is_not_read_as_one(registry: Registry) -> None:

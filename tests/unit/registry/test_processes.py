@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PreconditionFailed
-from registry import Registry
+from registry import FolderStore, Registry
 from tests.unit.registry.building import accepted, edit_manifest, with_v0
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -23,7 +23,7 @@ JOIN_SECONDS = 60
 
 def compete(root: Path, name: int, start: Barrier, answers: Connection) -> None:
     """In a process of its own: race for files, alias epochs, version numbers and one edit's key."""
-    registry = Registry(root)
+    registry = Registry(FolderStore(root))
     won: dict[str, list[Any]] = {"file": [], "epoch": [], "version": [], "edit": []}
     start.wait()
     for number in range(ROUNDS):
@@ -48,9 +48,9 @@ def compete(root: Path, name: int, start: Barrier, answers: Connection) -> None:
     answers.send(won)
 
 
-def test_every_race_has_exactly_one_winner(registry: Registry) -> None:
+def test_every_race_has_exactly_one_winner(registry_path: Path) -> None:
+    root, registry = registry_path, Registry(FolderStore(registry_path))
     with_v0(registry)
-    root = registry.store.root
     start = SPAWN.Barrier(PROCESSES)
     pipes = [SPAWN.Pipe(duplex=False) for _ in range(PROCESSES)]
     running = [
@@ -90,7 +90,7 @@ def test_every_race_has_exactly_one_winner(registry: Registry) -> None:
 
 
 def write_until_killed(root: Path, ready: Connection) -> None:
-    registry = Registry(root)
+    registry = Registry(FolderStore(root))
     ready.send("writing")
     number = 0
     while True:
@@ -99,8 +99,8 @@ def write_until_killed(root: Path, ready: Connection) -> None:
         registry.blobs.put(str(number).encode() * 100_000)
 
 
-def test_a_process_killed_while_it_writes_leaves_only_whole_files(registry: Registry) -> None:
-    root = registry.store.root
+def test_a_process_killed_while_it_writes_leaves_only_whole_files(registry_path: Path) -> None:
+    root, registry = registry_path, Registry(FolderStore(registry_path))
     for _ in range(2):
         receive, send = SPAWN.Pipe(duplex=False)
         process = SPAWN.Process(target=write_until_killed, args=(root, send))

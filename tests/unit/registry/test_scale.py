@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -12,43 +11,46 @@ from contracts.edits import EditEnd, EditState
 from contracts.ids import digest_of, version_id
 from registry import Registry
 from registry.acceptance import EditEntry
-from registry.records import encode
+from registry.records import encode_record
+from registry.store import Store
 from registry.versions import VersionEntry
 from tests.unit.registry.building import accepted, edit_manifest, manifest, with_v0
-from tests.unit.registry.stores import CountingStore
+from tests.unit.registry.stores import CountingStore, MemoryStore
 
 EDITS = 500
 BY_TENS = 12
 
 
 @pytest.fixture
-def counting(registry_path: Path) -> Registry:
-    return Registry(registry_path, store=CountingStore(registry_path))
+def store() -> Store:
+    return MemoryStore()
 
 
 @pytest.fixture
-def long(registry: Registry) -> Registry:
+def counting(store: Store) -> Registry:
+    return Registry(CountingStore(store))
+
+
+@pytest.fixture
+def long(store: Store) -> Registry:
     """A registry of `EDITS` edits, all but the last ten ended with a version of their own."""
+    registry = Registry(store)
     with_v0(registry)
-    root = registry.store.root
     plain = manifest(registry, 1)
-    (root / "edits" / "by-seq").mkdir(parents=True)
     for number in range(EDITS):
         edit = accepted(f"city {number}")
-        (root / "edits" / edit.id).mkdir()
-        (root / "edits" / edit.id / "request.json").write_bytes(encode(edit))
+        store.put_if_absent(f"edits/{edit.id}/request.json", encode_record(edit))
         entry = EditEntry(edit_id=edit.id)
-        (root / "edits" / "by-seq" / f"{number}.json").write_bytes(encode(entry))
+        store.put_if_absent(f"edits/by-seq/{number}.json", encode_record(entry))
         if number >= EDITS - 10:
             continue
         made = plain.model_copy(update={"seq": number + 1, "edit_id": edit.id})
         version = version_id(made.seq, digest_of(made.model_dump(mode="json")))
-        (root / "versions" / f"{version}.json").write_bytes(encode(made))
+        store.put_if_absent(f"versions/{version}.json", encode_record(made))
         committed = VersionEntry(version=version, edit_id=edit.id)
-        path = root / "versions" / "by-seq" / f"{made.seq}.json"
-        path.write_bytes(encode(committed))
+        store.put_if_absent(f"versions/by-seq/{made.seq}.json", encode_record(committed))
         end = EditEnd(state=EditState.COMMITTED, at=1.0, version=version)
-        (root / "edits" / edit.id / "end.json").write_bytes(encode(end))
+        store.put_if_absent(f"edits/{edit.id}/end.json", encode_record(end))
     return registry
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -11,20 +10,20 @@ from pydantic import BaseModel
 from registry.errors import RecordDamaged
 from registry.sequence import SequenceLog
 from registry.store import Store
-from tests.unit.registry.stores import CountingStore
+from tests.unit.registry.stores import CountingStore, MemoryStore, damage
 
 
 class Entry(BaseModel):
     text: str
 
 
-def log_in(folder: Path, first: int = 0) -> SequenceLog[Entry]:
-    return SequenceLog(Store(folder), "log", Entry, first)
+def log_in(store: Store, first: int = 0) -> SequenceLog[Entry]:
+    return SequenceLog(store, "log", Entry, first)
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_an_append_goes_only_directly_after_the_tip(tmp_path: Path, first: int) -> None:
-    log = log_in(tmp_path, first)
+def test_an_append_goes_only_directly_after_the_tip(store: Store, first: int) -> None:
+    log = log_in(store, first)
     assert log.tip() == first - 1
     assert log.all() == []
 
@@ -41,8 +40,8 @@ def test_an_append_goes_only_directly_after_the_tip(tmp_path: Path, first: int) 
     assert log.read(first + 2) is None
 
 
-def test_what_another_process_appended_is_seen(tmp_path: Path) -> None:
-    mine, other = log_in(tmp_path), log_in(tmp_path)
+def test_what_another_process_appended_is_seen(store: Store) -> None:
+    mine, other = log_in(store), log_in(store)
     assert mine.append(0, Entry(text="mine"))
     assert other.append(1, Entry(text="other"))
     assert not mine.append(1, Entry(text="late"))
@@ -50,47 +49,46 @@ def test_what_another_process_appended_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 9, 100, 1000])
-def test_a_new_reader_finds_the_tip_in_few_looks(tmp_path: Path, length: int) -> None:
-    (tmp_path / "log").mkdir()
+def test_a_new_reader_finds_the_tip_in_few_looks(length: int) -> None:
+    memory = MemoryStore()
     for number in range(length):
-        (tmp_path / "log" / f"{number}.json").write_text('{"text": ""}')
-    store = CountingStore(tmp_path)
-    log = SequenceLog(store, "log", Entry)
+        memory.put_if_absent(f"log/{number}.json", b'{"text": ""}')
+    counting = CountingStore(memory)
+    log = SequenceLog(counting, "log", Entry)
 
     assert log.tip() == length - 1
-    assert store.looks <= 2 * length.bit_length() + 1
+    assert counting.looks <= 2 * length.bit_length() + 1
 
-    store.looks = 0
+    counting.looks = 0
     assert log.tip() == length - 1
-    assert store.looks == 1
+    assert counting.looks == 1
 
 
-def test_each_record_is_read_once(tmp_path: Path) -> None:
-    writer = log_in(tmp_path)
+def test_each_record_is_read_once(store: Store) -> None:
+    writer = log_in(store)
     for number in range(20):
         assert writer.append(number, Entry(text=str(number)))
-    store = CountingStore(tmp_path)
-    log = SequenceLog(store, "log", Entry)
+    counting = CountingStore(store)
+    log = SequenceLog(counting, "log", Entry)
     log.all()
-    store.looks = 0
+    counting.looks = 0
     assert len(log.all()) == 20
-    assert store.looks == 1, "only the tip is looked for"
+    assert counting.looks == 1, "only the tip is looked for"
 
 
-def test_a_truncated_record_is_named_and_not_served(tmp_path: Path) -> None:
-    log_in(tmp_path).append(0, Entry(text="whole"))
-    path = tmp_path / "log" / "0.json"
-    path.write_bytes(path.read_bytes()[:-3])
+def test_a_truncated_record_is_named_and_not_served(store: Store) -> None:
+    log_in(store).append(0, Entry(text="whole"))
+    damage(store, "log/0.json", b'{"text":"who')
     with pytest.raises(RecordDamaged, match=r"log/0\.json is damaged: not a Entry"):
-        log_in(tmp_path).read(0)
+        log_in(store).read(0)
 
 
-def test_of_many_threads_every_append_finds_a_place_of_its_own(tmp_path: Path) -> None:
+def test_of_many_threads_every_append_finds_a_place_of_its_own(store: Store) -> None:
     threads, each = 8, 5
-    shared = log_in(tmp_path)
+    shared = log_in(store)
 
     def work(name: int) -> None:
-        log = shared if name % 2 else log_in(tmp_path)  # some share an instance, some do not
+        log = shared if name % 2 else log_in(store)  # some share an instance, some do not
         for number in range(each):
             while not log.append(log.tip() + 1, Entry(text=f"{name}-{number}")):
                 pass
@@ -101,7 +99,7 @@ def test_of_many_threads_every_append_finds_a_place_of_its_own(tmp_path: Path) -
     for thread in running:
         thread.join()
 
-    texts = [entry.text for entry in log_in(tmp_path).all()]
+    texts = [entry.text for entry in log_in(store).all()]
     assert sorted(texts) == sorted(f"{name}-{n}" for name in range(threads) for n in range(each))
     for name in range(threads):
         own = [text for text in texts if text.startswith(f"{name}-")]

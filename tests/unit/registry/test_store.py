@@ -1,4 +1,4 @@
-"""Put-if-absent: whole files or none, first writer wins, nothing outside the folder."""
+"""Put-if-absent: whole files or none, first writer wins, no key outside; on every kind of store."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from registry import FolderStore
+from registry.errors import StorageError
 from registry.store import Store
+from tests.unit.registry.stores import everything
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "new" / "registry")
+def folder(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "new" / "registry")
 
 
 def files(store: Store) -> set[str]:
-    found = (path for path in store.root.rglob("*") if path.is_file())
-    return {path.relative_to(store.root).as_posix() for path in found}
+    return set(everything(store))
 
 
 def test_first_put_wins_and_is_kept_forever(store: Store) -> None:
@@ -32,6 +34,8 @@ def test_first_put_wins_and_is_kept_forever(store: Store) -> None:
     assert not store.put_if_absent("edits/e1/end.json", b"second")
 
     assert store.get("edits/e1/end.json") == b"first"
+    assert b"".join(store.stream("edits/e1/end.json") or ()) == b"first"
+    assert store.stream("edits/e1/other.json") is None
     assert files(store) == {"edits/e1/end.json"}
 
 
@@ -39,7 +43,8 @@ def test_names_lists_one_folder_without_temporary_files(store: Store) -> None:
     store.put_if_absent("aliases/active/1.json", b"{}")
     store.put_if_absent("aliases/active/2.json", b"{}")
     store.put_if_absent("aliases/canary/1.json", b"{}")
-    (store.root / "aliases" / "active" / ".0123.tmp").write_bytes(b"left by a crash")
+    if isinstance(store, FolderStore):
+        (store.root / "aliases" / "active" / ".0123.tmp").write_bytes(b"left by a crash")
 
     assert store.names("aliases") == ["active", "canary"]
     assert store.names("aliases/active") == ["1.json", "2.json"]
@@ -68,6 +73,7 @@ def test_a_key_that_is_not_a_plain_path_is_refused(store: Store, key: str) -> No
     calls: list[Callable[[], object]] = [
         lambda: store.put_if_absent(key, b"x"),
         lambda: store.get(key),
+        lambda: store.stream(key),
         lambda: store.exists(key),
         lambda: store.names(key),
         lambda: store.set_aside(key),
@@ -84,37 +90,37 @@ def no_space(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("call", ["fsync", "link", "mkdir"])
 def test_a_full_disk_leaves_nothing_and_is_raised(
-    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+    folder: FolderStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr(os, call, no_space)
-        with pytest.raises(OSError, match="No space left"):
-            store.put_if_absent("edits/e1/end.json", b"data")
-    assert files(store) == set()
+        with pytest.raises(StorageError, match="No space left"):
+            folder.put_if_absent("edits/e1/end.json", b"data")
+    assert files(folder) == set()
 
-    assert store.put_if_absent("edits/e1/end.json", b"data"), "there is space again"
-    assert store.get("edits/e1/end.json") == b"data"
+    assert folder.put_if_absent("edits/e1/end.json", b"data"), "there is space again"
+    assert folder.get("edits/e1/end.json") == b"data"
 
 
-def test_a_write_cut_short_leaves_nothing_and_is_raised(store: Store) -> None:
+def test_a_write_cut_short_leaves_nothing_and_is_raised(folder: FolderStore) -> None:
     """The kernel writes 4096 bytes and refuses the rest, as on a disk that fills up."""
-    store.put_if_absent("blobs/small", b"before")
+    folder.put_if_absent("blobs/small", b"before")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
-            store.put_if_absent("blobs/large", b"x" * 1_000_000)
+        with pytest.raises(StorageError, match="File too large"):
+            folder.put_if_absent("blobs/large", b"x" * 1_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert files(store) == {"blobs/small"}
-    assert not store.exists("blobs/large")
+    assert files(folder) == {"blobs/small"}
+    assert not folder.exists("blobs/large")
 
 
 def test_a_failed_sync_of_the_folder_is_raised_but_takes_nothing_back(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    folder: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once linked the file is visible, and others may have built on it already."""
-    store.put_if_absent("log/0.json", b"0")
+    folder.put_if_absent("log/0.json", b"0")
     real, calls = os.fsync, []
 
     def second_fails(descriptor: int) -> None:
@@ -125,16 +131,16 @@ def test_a_failed_sync_of_the_folder_is_raised_but_takes_nothing_back(
 
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", second_fails)
-        with pytest.raises(OSError, match="Input/output error"):
-            store.put_if_absent("log/1.json", b"1")
+        with pytest.raises(StorageError, match="Input/output error"):
+            folder.put_if_absent("log/1.json", b"1")
 
-    assert files(store) == {"log/0.json", "log/1.json"}
-    assert not store.put_if_absent("log/1.json", b"other")
-    assert store.get("log/1.json") == b"1"
+    assert files(folder) == {"log/0.json", "log/1.json"}
+    assert not folder.put_if_absent("log/1.json", b"other")
+    assert folder.get("log/1.json") == b"1"
 
 
 def test_a_link_that_a_network_file_system_repeats_still_wins(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    folder: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.link
 
@@ -143,8 +149,23 @@ def test_a_link_that_a_network_file_system_repeats_still_wins(
         real(source, target)
 
     monkeypatch.setattr(os, "link", twice)
-    assert store.put_if_absent("log/0.json", b"mine")
-    assert not store.put_if_absent("log/0.json", b"other")
+    assert folder.put_if_absent("log/0.json", b"mine")
+    assert not folder.put_if_absent("log/0.json", b"other")
+
+
+def test_a_folder_that_cannot_be_read_is_a_storage_error(folder: FolderStore) -> None:
+    (folder.root / "edits").write_bytes(b"a file where a folder should be")
+    calls: list[Callable[[], object]] = [
+        lambda: folder.get("edits/e1"),
+        lambda: folder.stream("edits/e1"),
+        lambda: folder.names("edits"),
+        lambda: folder.put_if_absent("edits/e1", b"x"),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match="edits"):
+            call()
+    with pytest.raises(StorageError, match="edits"):
+        FolderStore(folder.root / "edits" / "registry")
 
 
 def test_set_aside_frees_the_key_and_keeps_the_bytes(store: Store) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,13 @@ from contracts.reports import Report
 from registry import Registry
 from registry.errors import BlobMissing, ManifestDamaged
 from tests.unit.registry.building import accepted, edit_manifest, manifest, with_v0
+from tests.unit.registry.stores import damage
 
 
-def path_of(registry: Registry, version: str) -> Path:
-    return registry.store.root / "versions" / f"{version}.json"
+def stored(registry: Registry, version: str) -> bytes:
+    data = registry.store.get(f"versions/{version}.json")
+    assert data is not None
+    return data
 
 
 def test_an_empty_registry_has_no_version(registry: Registry) -> None:
@@ -34,10 +36,10 @@ def test_the_id_is_the_number_and_the_digest_of_the_manifest(registry: Registry)
     version = registry.versions.commit(made)
     assert version == version_id(0, digest_of(made.model_dump(mode="json")))
 
-    on_disk = path_of(registry, version).read_bytes()
+    on_disk = stored(registry, version)
     assert version == f"v0-{hashlib.sha256(on_disk).hexdigest()[:12]}"
     assert json.loads(on_disk) == made.model_dump(mode="json")
-    assert Registry(registry.store.root).versions.get(version) == made
+    assert Registry(registry.store).versions.get(version) == made
 
 
 def test_numbers_are_taken_once_and_in_order(registry: Registry) -> None:
@@ -77,12 +79,12 @@ def test_an_edit_is_committed_once(registry: Registry) -> None:
     assert version is not None
 
     again = edit_manifest(registry, edit, 2, device="cuda")
-    assert Registry(registry.store.root).versions.commit(again) == version
+    assert Registry(registry.store).versions.commit(again) == version
     assert registry.versions.tip() == 1
     assert registry.versions.of_edit(edit.id) == version
     assert registry.versions.of_edit(other.id) is None
 
-    elsewhere = Registry(registry.store.root)
+    elsewhere = Registry(registry.store)
     made = elsewhere.versions.commit(edit_manifest(elsewhere, other, 2))
     assert registry.versions.of_edit(other.id) == made, "committed by another process"
 
@@ -161,27 +163,23 @@ def test_pages_go_from_the_newest_to_the_oldest(registry: Registry) -> None:
     assert registry.versions.page(5, 0) == ([], None)
 
 
-@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "gone", "another"])
-def test_a_damaged_manifest_is_detected_and_never_served(registry: Registry, damage: str) -> None:
+@pytest.mark.parametrize("how", ["bit", "truncated", "empty", "gone", "another"])
+def test_a_damaged_manifest_is_detected_and_never_served(registry: Registry, how: str) -> None:
     with_v0(registry)
     version = registry.versions.commit(edit_manifest(registry, accepted(), 1))
     assert version is not None
-    path = path_of(registry, version)
-    data = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        v0 = path_of(registry, registry.versions.resolve("v0")).read_bytes()
-        spoiled = {
-            "bit": data.replace(b'"p_new":0.9', b'"p_new":0.8'),
-            "truncated": data[:-1],
-            "empty": b"",
-            "another": v0,
-        }
-        assert spoiled[damage] != data
-        path.write_bytes(spoiled[damage])
+    data = stored(registry, version)
+    spoiled = {
+        "bit": data.replace(b'"p_new":0.9', b'"p_new":0.8'),
+        "truncated": data[:-1],
+        "empty": b"",
+        "gone": None,
+        "another": stored(registry, registry.versions.resolve("v0")),
+    }[how]
+    assert spoiled != data
+    damage(registry.store, f"versions/{version}.json", spoiled)
 
-    fresh = Registry(registry.store.root)
+    fresh = Registry(registry.store)
     for call in (fresh.versions.get, fresh.versions.describe, fresh.ledger.live):
         with pytest.raises(ManifestDamaged, match=version):
             call(version)

@@ -14,6 +14,7 @@ import uvicorn
 
 from cli.embedded_redis import EmbeddedRedis
 from contracts.settings import Settings
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service.app import create_app
 from tests.unit.service.worker_peer import Editor
@@ -72,7 +73,13 @@ def serve(redis_url: str, tmp_path: Path, stopping: list[Service]) -> Iterator[S
     started: list[Service] = []
 
     def start(**settings: Any) -> httpx2.Client:
-        given = {"MEMIT_REDIS_URL": redis_url, "home": tmp_path, "start_timeout": 2, **settings}
+        given = {
+            "MEMIT_REDIS_URL": redis_url,
+            "home": tmp_path,
+            "start_timeout": 2,
+            "poll_seconds": 0.1,
+        }
+        given |= settings
         started.append(Service(**given))
         return started[-1].client
 
@@ -90,7 +97,7 @@ def refusing(
 ) -> Iterator[House]:
     """One service for every request that must leave nothing behind; v0 is active."""
     home = tmp_path_factory.mktemp("home")
-    registry = Registry(home / "registry")
+    registry = Registry(FolderStore(home / "registry"))
     Editor(registry).publish_base()
     service = Service(MEMIT_REDIS_URL=redis_server.url, home=home)
     yield House(service.client, registry)
@@ -101,7 +108,7 @@ def refusing(
 @pytest.fixture
 def registry(registry_path: Path) -> Registry:
     """The folder that the service reads, opened as another process would."""
-    return Registry(registry_path)
+    return Registry(FolderStore(registry_path))
 
 
 @pytest.fixture

@@ -26,12 +26,13 @@ from contracts.generation import (
 from contracts.reports import FactReport, Report
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream, worker_key
 from contracts.versions import (
+    ACTIVE,
     LayerWeights,
     VersionManifest,
     VersionStatus,
 )
 from contracts.workers import WorkerStatus
-from registry.commit import ACTIVE, settle
+from registry.finish import finish_edit
 from registry.registry import Registry
 
 BASE = "ab" * 32
@@ -97,7 +98,7 @@ class Editor:
             superseded=superseded,
             report=Report(facts=len(ids), success=1.0, per_fact=per_fact, **(measured or {})),
         )
-        end = settle(self.registry, edit_id)
+        end = finish_edit(self.registry, edit_id)
         assert end is not None
         return end
 

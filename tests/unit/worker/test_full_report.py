@@ -37,7 +37,7 @@ class Forwards:
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_report, "SLICE_FACTS", 2)
-    monkeypatch.setattr(full_report, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(full_report, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(full_report, "RETRY_SECONDS", 0.01)
 
 

@@ -11,6 +11,7 @@ import pytest
 from memit_core.edit import Editor
 from memit_core.hparams import HParams
 from memit_core.methods import Memit
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
 from worker import lineage
@@ -31,7 +32,7 @@ def known(registry: Registry, editor: Editor) -> HParams | None:
 
 
 def test_an_empty_registry_and_that_of_another_base_have_none(registry_path: Path) -> None:
-    registry = Registry(registry_path)
+    registry = Registry(FolderStore(registry_path))
     assert begun_with(registry, "0" * 64) is None
     editor = begun(registry)
     assert begun_with(registry, "0" * 64) is None
@@ -40,7 +41,7 @@ def test_an_empty_registry_and_that_of_another_base_have_none(registry_path: Pat
 
 def test_a_name_that_came_with_a_later_release_has_its_default(registry_path: Path) -> None:
     """So what it does stays off in a registry that was begun before."""
-    registry = Registry(registry_path)
+    registry = Registry(FolderStore(registry_path))
     editor = begun(registry, reweight_factor=None)
     first = begin_lineage(registry, editor, Memit(editor))
     assert "reweight_factor" not in registry.versions.get(first).hparams
@@ -48,7 +49,7 @@ def test_a_name_that_came_with_a_later_release_has_its_default(registry_path: Pa
 
 
 def test_a_name_that_this_release_does_not_know_is_named(registry_path: Path) -> None:
-    registry = Registry(registry_path)
+    registry = Registry(FolderStore(registry_path))
     editor = begun(registry, v_from_the_future=3)
     with pytest.raises(OtherLineage, match=r"another release .*v_from_the_future"):
         known(registry, editor)
@@ -57,7 +58,7 @@ def test_a_name_that_this_release_does_not_know_is_named(registry_path: Path) ->
 
 
 def test_other_values_are_refused_by_name(registry_path: Path) -> None:
-    registry = Registry(registry_path)
+    registry = Registry(FolderStore(registry_path))
     begun(registry)
     other = editor_of(loaded_tiny("llama"), replace(HPARAMS, v_lr=0.3))
     with pytest.raises(OtherLineage, match=r"v_lr = .*, not 0\.3"):

@@ -21,11 +21,11 @@ from memit_core.weights import Delta, LowRank
 from tests.unit.worker.engine.stage import answers, ask, generated
 from tests.unit.worker.workshop import Workshop, fact
 from worker.deltas import Deltas
+from worker.editing import method_of
 from worker.engine.engine import Engine
 from worker.engine.residents import Residents
 from worker.engine.versioned import ServingView
 from worker.lineage import OtherLineage, begin_lineage
-from worker.main import _method
 
 TOKENS = 3
 
@@ -137,7 +137,7 @@ def test_a_lost_blob_is_put_again_though_its_change_is_in_memory(
     assert len(Constant.asked) == 2
 
 
-def test_a_registry_keeps_its_method(constant: Workshop) -> None:
+def test_a_registry_keeps_itsmethod_of(constant: Workshop) -> None:
     with pytest.raises(OtherLineage, match="written by constant, not by memit"):
         begin_lineage(constant.registry, constant.editor, Memit(constant.editor))
 
@@ -146,7 +146,7 @@ def test_a_method_is_chosen_by_its_name(
     constant: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "constant", makes)
-    assert _method(Settings(method="constant"), constant.editor).name == "constant"
-    assert _method(Settings(), constant.editor).name == "memit"
+    assert method_of(Settings(method="constant"), constant.editor).name == "constant"
+    assert method_of(Settings(), constant.editor).name == "memit"
     with pytest.raises(MemitError, match="no editing method 'rome'; there is constant, memit"):
-        _method(Settings(method="rome"), constant.editor)
+        method_of(Settings(method="rome"), constant.editor)

@@ -12,7 +12,7 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from contracts.transport import EDIT_JOB_OPTIONS, EDIT_QUEUE, RUN_EDIT_JOB
+from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB, edit_job
 from worker.rq_worker import ResidentWorker, allow_only
 
 
@@ -24,7 +24,7 @@ def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
     with Redis.from_url(redis_url, socket_timeout=None) as redis:
         queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
         evil = queue.enqueue_call("subprocess.getoutput", args=[f"touch {marker}"])
-        queue.enqueue_call(RUN_EDIT_JOB, args=["edit-1"], job_id="edit-1", **EDIT_JOB_OPTIONS)
+        queue.enqueue_call(**edit_job("edit-1"))
         worker = ResidentWorker(
             [queue],
             connection=redis,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.methods import Memit, Method
-from registry import Registry
+from registry import FolderStore, Registry
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
+from worker.changes import Changes
 from worker.core_fact import core_fact
 from worker.deltas import Deltas
 from worker.edit_run import EditRunner
@@ -51,8 +51,9 @@ class Workshop:
         loaded: LoadedModel | None = None,
         method: Callable[[Editor], Method] = Memit,
     ) -> None:
-        self.registry = Registry(root)
+        self.registry = Registry(FolderStore(root))
         self.redis = redis
+        self.changes = Changes(poll_seconds=0)
         loaded = loaded or loaded_tiny("llama")
         self.editor = editor_of(loaded, hparams, cache=self.registry.artefacts(loaded.digest))
         written_by = method(self.editor)
@@ -60,14 +61,10 @@ class Workshop:
         settings = Settings(gate_min_success=0, gate_max_perplexity_ratio=1e9)
         deltas = Deltas(self.registry.blobs)
         maker = VersionMaker(self.registry, self.editor, settings, written_by, deltas)
-        self._runner = EditRunner(
-            self.registry, maker, redis, "worker", threading.Event(), self._warm
+        self.stopping = threading.Event()
+        self.runner = EditRunner(
+            self.registry, maker, redis, "worker", self.stopping, self.changes, lambda _: None
         )
-
-    def _warm(self, _version: str) -> Future[None]:
-        loaded: Future[None] = Future()
-        loaded.set_result(None)
-        return loaded
 
     def run(self, facts: list[Fact], **request: Any) -> EditEnd:
         """Accept an edit and run it to its end."""
@@ -77,7 +74,7 @@ class Workshop:
             accepted_at=time.time(),
         )
         self.registry.edits.accept(edit)
-        self._runner.run(edit.id)
+        self.runner.run(edit.id)
         end = self.registry.edits.end(edit.id)
         assert end is not None
         return end
@@ -110,9 +107,15 @@ class Workshop:
         quiet = {"editing": lambda: False, "generating": lambda: False}
         deltas = Deltas(self.registry.blobs)
         return FullReporter(
-            self.registry, self.editor, self.redis, deltas, max_facts, **(quiet | told)
+            self.registry,
+            self.editor,
+            self.redis,
+            deltas,
+            max_facts,
+            self.changes,
+            **(quiet | told),
         )
 
     def full_report(self, version: str) -> FullReport | None:
         """What a fresh process reads."""
-        return Registry(self.registry.store.root).full_reports.get(version)
+        return Registry(self.registry.store).full_reports.get(version)

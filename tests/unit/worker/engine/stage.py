@@ -33,6 +33,7 @@ from memit_core.discover import discover
 from memit_core.loading import LoadedModel, adopt_model
 from memit_core.structure import Structure
 from memit_core.weights import LowRank, encode_delta
+from registry.folder_store import FolderStore
 from registry.registry import Registry
 from tests.device import DEVICE
 from tests.tiny_models import VOCABULARY, tiny_model
@@ -158,7 +159,7 @@ class Stage:
 
 def make_stage(name: str, root: Path, tokenizer: Any = None) -> Stage:
     loaded = adopt_model(tiny_model(name).to(DEVICE), tokenizer or plain_tokenizer(), name=name)
-    stage = Stage(loaded, discover(loaded.model), root, Registry(root))
+    stage = Stage(loaded, discover(loaded.model), root, Registry(FolderStore(root)))
     stage.publish_base()
     return stage
 

@@ -1,11 +1,11 @@
-"""Settling: the same few steps after a commit, whoever does them and however often."""
+"""Finishing: the same few steps after a commit, whoever does them and however often."""
 
 from __future__ import annotations
 
 import pytest
 
 from contracts.edits import AcceptedEdit, EditState
-from registry import Registry, settle
+from registry import Registry, finish_edit
 from tests.unit.registry.building import accepted, attempt, edit_manifest, run, with_v0
 from tests.unit.registry.stores import ContestedStore
 
@@ -18,12 +18,12 @@ def edit(registry: Registry) -> AcceptedEdit:
     return edit
 
 
-def test_without_a_version_there_is_nothing_to_settle(
+def test_without_a_version_there_is_nothing_to_finish(
     registry: Registry, edit: AcceptedEdit
 ) -> None:
-    assert settle(registry, edit.id) is None
+    assert finish_edit(registry, edit.id) is None
     next(attempt(registry, edit.id))
-    assert settle(registry, edit.id) is None
+    assert finish_edit(registry, edit.id) is None
     assert registry.edits.unfinished() == [edit.id]
 
 
@@ -33,7 +33,7 @@ def test_a_committed_edit_is_activated_once(registry: Registry, edit: AcceptedEd
     assert end.version == registry.versions.resolve("active")
     assert end.problem is None
 
-    assert settle(Registry(registry.store.root), edit.id) == end
+    assert finish_edit(Registry(registry.store), edit.id) == end
     record = registry.aliases.get("active")
     assert record is not None
     assert (record.epoch, record.edit_id) == (2, edit.id)
@@ -56,14 +56,14 @@ def test_a_crash_after_the_alias_moved_is_seen_as_activated(
     if again:  # and a second attempt, begun too early to see the version, got to its commit
         assert registry.edits.begin_commit(edit.id, "w2", 3)
 
-    end = settle(Registry(registry.store.root), edit.id)
+    end = finish_edit(Registry(registry.store), edit.id)
     assert end is not None
     assert (end.state, end.activated) == (EditState.COMMITTED, True)
     assert registry.versions.resolve("active") == v0, "the roll-back is not undone"
 
 
 @pytest.mark.parametrize("rival_ends", [False, True])
-def test_two_processes_that_settle_at_once_agree(
+def test_two_processes_that_finish_at_once_agree(
     registry: Registry, edit: AcceptedEdit, rival_ends: bool
 ) -> None:
     stages = attempt(registry, edit.id)
@@ -74,11 +74,11 @@ def test_two_processes_that_settle_at_once_agree(
     def rival() -> None:
         registry.aliases.move("active", version, 1, edit.id)
         if rival_ends:
-            settle(registry, edit.id)
+            finish_edit(registry, edit.id)
 
-    contested = ContestedStore(registry.store.root)
+    contested = ContestedStore(registry.store)
     contested.key, contested.rival = "aliases/active/2.json", rival
-    end = settle(Registry(registry.store.root, store=contested), edit.id)
+    end = finish_edit(Registry(contested), edit.id)
     assert contested.key == "", "the rival was there"
     assert end is not None
     assert end.activated
@@ -109,7 +109,7 @@ def test_what_may_not_be_activated_is_not(registry: Registry, edit: AcceptedEdit
     made = edit_manifest(registry, edit, 1, rejected=why == "rejected", dry_run=why == "dry run")
     version = registry.versions.commit(made)
 
-    end = settle(registry, edit.id)
+    end = finish_edit(registry, edit.id)
     assert end is not None
     assert (end.version, end.activated) == (version, False)
     assert registry.versions.resolve("active") == registry.versions.by_seq(0)
@@ -126,7 +126,7 @@ def test_what_may_not_be_activated_is_not(registry: Registry, edit: AcceptedEdit
 def test_dropped_facts_come_from_the_manifest(registry: Registry, edit: AcceptedEdit) -> None:
     dropped = f"fact-{'0' * 20}"
     registry.versions.commit(edit_manifest(registry, edit, 1, dropped=[dropped]))
-    end = settle(registry, edit.id)
+    end = finish_edit(registry, edit.id)
     assert end is not None
     assert end.dropped == [dropped]
     assert not end.activated, "no COMMITTING step, no epoch"

@@ -1,0 +1,144 @@
+"""A store in a local folder, or one that several machines mount."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from registry.errors import StorageError
+from registry.store import PART, parts_of
+
+CHUNK_BYTES = 2**20
+
+
+class FolderStore:
+    """A `Store` of files under `root`.
+
+    A put writes `.<random>.tmp` beside the key and links it into place. A temporary file that a
+    crash leaves behind is never seen as a key and does no harm.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Create the folder if it is not there.
+
+        Raises:
+            StorageError: it cannot be created.
+        """
+        self.root = root
+        with _as_storage_error(str(root)):
+            _make_folder(root)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """See `Store.put_if_absent`.
+
+        A file is whole and visible although this raises only if syncing its folder failed.
+        """
+        path = self._path(key)
+        with _as_storage_error(key):
+            if path.exists():
+                _sync_folder(path.parent)  # its writer may not have come that far
+                return False
+            _make_folder(path.parent)
+            return _link_new(path, data)
+
+    def get(self, key: str) -> bytes | None:
+        path = self._path(key)
+        with _as_storage_error(key):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def stream(self, key: str) -> Iterator[bytes] | None:
+        path = self._path(key)
+        with _as_storage_error(key):
+            try:
+                return _chunks(path.open("rb"), key)
+            except FileNotFoundError:
+                return None
+
+    def exists(self, key: str) -> bool:
+        path = self._path(key)
+        with _as_storage_error(key):
+            return path.exists()
+
+    def names(self, prefix: str) -> list[str]:
+        folder = self._path(prefix)
+        with _as_storage_error(prefix):
+            try:
+                found = [path.name for path in folder.iterdir()]
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in found if PART.fullmatch(name))
+
+    def set_aside(self, key: str) -> str | None:
+        path = self._path(key)
+        aside = f"quarantine/{path.name}.{uuid.uuid4().hex}"
+        target = self._path(aside)
+        with _as_storage_error(key):
+            _make_folder(target.parent)
+            try:
+                path.rename(target)
+            except FileNotFoundError:
+                return None
+            _sync_folder(path.parent)
+            _sync_folder(target.parent)
+        return aside
+
+    def _path(self, key: str) -> Path:
+        return self.root.joinpath(*parts_of(key))
+
+
+@contextmanager
+def _as_storage_error(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{key}: {error.strerror or error}") from error
+
+
+def _link_new(path: Path, data: bytes) -> bool:
+    """Write `data` beside `path` and link it there; False if another writer was first."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(temporary)
+            won = True
+        except FileExistsError:
+            # A network file system may repeat a link that had succeeded (open(2), O_EXCL).
+            won = temporary.stat().st_nlink == 2
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return won
+
+
+def _chunks(file: BinaryIO, key: str) -> Iterator[bytes]:
+    with file, _as_storage_error(key):
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, each durable in its own parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
