@@ -14,8 +14,6 @@ ServiceError
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -65,9 +63,9 @@ class Problem(BaseModel):
 class ServiceError(Exception):
     """Base of every error that a client may see."""
 
-    status: ClassVar[int] = 500
-    slug: ClassVar[str] = "internal-error"
-    title: ClassVar[str] = "Internal error"
+    status: int = 500
+    slug: str = "internal-error"
+    title: str = "Internal error"
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from contracts.errors import Problem
 from contracts.ids import VersionId
@@ -19,6 +19,9 @@ from contracts.limits import (
     MAX_TOP_K,
 )
 from contracts.versions import ACTIVE
+
+BEGINNINGS = ("prompt", "messages", "token_ids")
+"""Fields of a task, of which it has one."""
 
 
 class Sampling(BaseModel):
@@ -83,16 +86,37 @@ class GenerateRequest(Sampling):
     stream: bool = Field(default=False, description="answer as server-sent events")
 
 
+class Message(BaseModel):
+    """One turn of a chat, for the model's own chat template."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: str
+    content: str
+
+
 class GenerateTask(BaseModel):
-    """What travels to an engine; `version` is resolved: that is the pin."""
+    """What travels to an engine; `version` is resolved: that is the pin.
+
+    What it goes on from is exactly one of a text, a chat, and token ids.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
-    prompt: str
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    token_ids: list[int] | None = None
     version: VersionId
     sampling: Sampling
     deadline: float = Field(description="unix seconds after which nobody waits for a start")
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> GenerateTask:
+        given = [name for name in BEGINNINGS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"must have exactly one of {', '.join(BEGINNINGS)}, has {given}")
+        return self
 
 
 class Usage(BaseModel):
@@ -114,17 +138,31 @@ class StartEvent(BaseModel):
     worker: str
 
 
+class TokenLogprob(BaseModel):
+    """One token and its log-probability in nats, with the likeliest ones in its place."""
+
+    token: str
+    token_id: int
+    logprob: float
+    top: list[TokenLogprob] = Field(default_factory=list)
+
+
 class TokenEvent(BaseModel):
-    """More text; never half a character."""
+    """More text of one choice; never half a character."""
 
     type: Literal["token"] = "token"
+    choice: int = 0
     text: str
+    logprobs: list[TokenLogprob] | None = Field(
+        default=None, description="of the tokens that the text is of, where they were asked for"
+    )
 
 
 class EndEvent(BaseModel):
-    """The answer is complete."""
+    """One choice is complete."""
 
     type: Literal["end"] = "end"
+    choice: int = 0
     version: VersionId
     finish_reason: FinishReason
     usage: Usage

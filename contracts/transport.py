@@ -18,6 +18,8 @@ Those two are the only function names that an RQ worker of ours executes.
 
 TOKENIZER_ARTEFACT = "tokenizer"
 """Name in the registry of the base model's tokenizer.json."""
+CHAT_TEMPLATE_ARTEFACT = "chat-template"
+"""Name in the registry of JSON: the tokenizer's chat template, which is null where it has none."""
 UNKNOWN_TOKENS_ARTEFACT = "unknown-tokens"
 """Name in the registry of a JSON list: tokens of its that the base model has no embedding for."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import redis as blocking
@@ -22,12 +22,21 @@ from service.census import EditCensus
 from service.changes import Changes
 from service.deps import Context, State
 from service.engines import Engines
+from service.error_shapes import ErrorShape, problem_json
 from service.jobs import Jobs
 from service.limits import DeclaredLength
 from service.metrics import Metrics, RequestTimer
 from service.tokens import TokenChecks
 
-ROUTERS = (edits, facts, generate, versions, aliases, probes)
+ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
+    (edits.router, problem_json),
+    (facts.router, problem_json),
+    (generate.router, problem_json),
+    (versions.router, problem_json),
+    (aliases.router, problem_json),
+    (probes.router, problem_json),
+)
+"""Each with the shape of its errors, which holds for all paths under its prefix."""
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 RETRIES = 2
@@ -35,7 +44,9 @@ RETRY_SECONDS = 0.05
 CONNECTIONS = 4096
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(
+    settings: Settings, routers: Sequence[tuple[APIRouter, ErrorShape]] = ROUTERS
+) -> FastAPI:
     """The service for one registry and one Redis; stateless but for its open connections.
 
     Raises:
@@ -73,10 +84,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestTimer)
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
     api = APIRouter(responses=openapi.PROBLEMS, max_body_size=settings.max_body_bytes)
-    for module in ROUTERS:
-        api.include_router(module.router)
+    for router, _ in routers:
+        api.include_router(router)
     app.include_router(api)
-    problems.install(app, settings.max_body_bytes)
+    shapes = {router.prefix: shape for router, shape in routers if router.prefix}
+    problems.install(app, settings.max_body_bytes, shapes)
     openapi.install(app)
     return app
 

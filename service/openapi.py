@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from contracts.edits import Edit
 from contracts.errors import Problem
-from service.problems import MEDIA_TYPE
+from service.error_shapes import PROBLEM_MEDIA_TYPE
 
 TITLE = "MEMIT service"
 VERSION = "0.1.0"
@@ -26,7 +26,7 @@ Responses = dict[int | str, dict[str, Any]]
 PROBLEMS: Responses = {
     "default": {
         "description": "What is wrong, and where.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
 ACCEPTED: Responses = {

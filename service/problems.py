@@ -1,11 +1,11 @@
-"""Every error of the API in one shape: `application/problem+json` (RFC 9457)."""
+"""What becomes of every error: which `ServiceError` it is, and its answer in words."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,15 +21,14 @@ from contracts.errors import (
     InvalidRequest,
     MalformedRequest,
     PayloadTooLarge,
-    Problem,
     ServiceError,
     Unavailable,
 )
 from registry.errors import RegistryError
+from service.error_shapes import ErrorShape, ErrorShapes
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/problem+json"
 STORAGE_RETRY_SECONDS = 5.0
 REDIS_RETRY_SECONDS = 2.0
 CLIENT_CLOSED_REQUEST = 499
@@ -56,22 +55,29 @@ def too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(reason, errors=[FieldError(field="", reason=reason, limit=limit)])
 
 
-def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    """The HTTP answer that carries `problem`."""
-    return Response(
-        problem.model_dump_json(),
-        status_code=problem.status,
-        headers=headers,
-        media_type=MEDIA_TYPE,
-    )
+class HttpError(ServiceError):
+    """What the web framework refuses by itself, under the name that HTTP has for it."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status.value
+        self.title = status.phrase
+        self.slug = status.phrase.lower().replace(" ", "-")
 
 
-def answer(request: Request, error: ServiceError) -> Response:
-    """The HTTP answer for `error`, with `Retry-After` where it says when to come back."""
-    headers = {}
+def answer(
+    request: Request, error: ServiceError, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The HTTP answer for `error`, in the shape of the router that the request is for.
+
+    It has `Retry-After` where the error says when to come back.
+    """
+    shapes: ErrorShapes = request.app.state.error_shapes
+    response = shapes.of(request)(error, request.url.path)
+    response.headers.update(headers or {})
     if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return respond(error.problem(request.url.path), headers)
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response
 
 
 def field_error(error: dict[str, Any]) -> FieldError:
@@ -112,8 +118,14 @@ def _reason(error: dict[str, Any], context: dict[str, Any]) -> str:
             return re.sub(r"^\w+ should", "must", error["msg"])
 
 
-def install(app: FastAPI, max_body_bytes: int) -> None:
-    """Make every error of `app` a problem; `max_body_bytes` is named in a 413."""
+def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) -> None:
+    """Answer every error of `app` in a shape that its clients know.
+
+    Args:
+        max_body_bytes: named in a 413.
+        shapes: by the beginning of the path; see `ErrorShapes`.
+    """
+    app.state.error_shapes = ErrorShapes(shapes)
 
     @app.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
@@ -130,7 +142,7 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = _allowed(request)
-        return respond(_from_http(request, error), headers)
+        return answer(request, _from_http(request, error), headers)
 
     @app.exception_handler(RedisError)
     async def on_redis_error(request: Request, error: Exception) -> Response:
@@ -164,23 +176,17 @@ def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:
     return invalid([field_error(error) for error in errors])
 
 
-def _from_http(request: Request, error: HTTPException) -> Problem:
+def _from_http(request: Request, error: HTTPException) -> ServiceError:
     status = HTTPStatus(error.status_code)
     detail = str(error.detail)
     if status is HTTPStatus.BAD_REQUEST:
-        return MalformedRequest("the body cannot be read as JSON").problem(request.url.path)
+        return MalformedRequest("the body cannot be read as JSON")
     if status is HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {request.url.path}"
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed(request)
         detail = f"{request.method} is not allowed at {request.url.path}; allowed: {allowed}"
-    return Problem(
-        type=f"/problems/{status.phrase.lower().replace(' ', '-')}",
-        title=status.phrase,
-        status=status.value,
-        detail=detail,
-        instance=request.url.path,
-    )
+    return HttpError(status, detail)
 
 
 def _allowed(request: Request) -> str:

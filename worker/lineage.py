@@ -9,7 +9,11 @@ import threading
 import time
 
 from contracts.errors import PreconditionFailed
-from contracts.transport import TOKENIZER_ARTEFACT, UNKNOWN_TOKENS_ARTEFACT
+from contracts.transport import (
+    CHAT_TEMPLATE_ARTEFACT,
+    TOKENIZER_ARTEFACT,
+    UNKNOWN_TOKENS_ARTEFACT,
+)
 from contracts.versions import ACTIVE, VersionManifest
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
@@ -59,7 +63,8 @@ def _hparams_of(first: VersionManifest) -> HParams:
 def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     """Commit v0 and point `active` at it in an empty registry; else check that it fits.
 
-    Also publishes the tokenizer, so that the service can refuse what does not tokenise.
+    Also publishes the tokenizer, so that the service can refuse what does not tokenise, and the
+    chat template.
 
     Returns:
         The id of v0.
@@ -77,6 +82,8 @@ def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     artefacts = registry.artefacts(editor.loaded.digest)
     unknown = json.dumps(sorted(editor.loaded.unknown_tokens)).encode()
     artefacts.put_once(UNKNOWN_TOKENS_ARTEFACT, unknown)
+    template = json.dumps({"chat_template": editor.loaded.tokenizer.chat_template}, sort_keys=True)
+    artefacts.put_once(CHAT_TEMPLATE_ARTEFACT, template.encode())
     artefacts.put_once(TOKENIZER_ARTEFACT, tokenizer_json(editor.loaded.tokenizer).encode())
     return first
 

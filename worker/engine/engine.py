@@ -21,7 +21,8 @@ from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import Batch, pad_left
-from worker.engine.requests import Endings, Request, Sink, tokenise
+from worker.engine.beginning import beginning
+from worker.engine.requests import Endings, Request, Sink
 from worker.engine.versioned import ServingView
 
 PREFILL_TOKENS = 512
@@ -113,7 +114,7 @@ class Engine:
     def submit(self, task: GenerateTask, sink: Sink) -> None:
         """Take a task; what becomes of it, its sink hears."""
         try:
-            ids = tokenise(task, self._tokenizer, self._limit, self._unknown)
+            ids = beginning(task, self._tokenizer, self._limit, self._unknown)
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return

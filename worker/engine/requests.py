@@ -1,4 +1,4 @@
-"""One generation request on its way through the engine, and the token limits it must keep."""
+"""One generation request on its way through the engine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from contracts.errors import FieldError, InvalidRequest, ServiceError
+from contracts.errors import ServiceError
 from contracts.generation import (
     EndEvent,
     ErrorEvent,
@@ -18,7 +18,6 @@ from contracts.generation import (
     TokenEvent,
     Usage,
 )
-from memit_core.tokens import encode
 from worker.engine.sampling import Sampler
 from worker.engine.text import Detokenizer, StopStrings
 
@@ -112,39 +111,3 @@ class Request:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=len(self.ids) - self.prompt_tokens,
         )
-
-
-def tokenise(
-    task: GenerateTask, tokenizer: Any, limit: int, unknown: Mapping[int, str]
-) -> list[int]:
-    """Ids of the prompt, as facts are tokenised too.
-
-    Args:
-        limit: tokens of prompt and answer together.
-        unknown: tokens that the model cannot read, by id.
-
-    Raises:
-        InvalidRequest: it has no tokens, one that the model cannot read, or too many.
-    """
-    ids, _ = encode(tokenizer, task.prompt)
-    if not ids:
-        raise _refused("/prompt", "tokenises to nothing")
-    if len(ids) >= limit:
-        reason = f"has {len(ids)} tokens; at most {limit - 1} leave room for an answer"
-        raise _refused("/prompt", reason, limit - 1)
-    if len(ids) + task.sampling.max_tokens > limit:
-        reason = (
-            f"is {task.sampling.max_tokens} after a prompt of {len(ids)} tokens; "
-            f"{limit} fit together"
-        )
-        raise _refused("/max_tokens", reason, limit)
-    strange = next((unknown[i] for i in ids if i in unknown), None)
-    if strange is not None:
-        reason = f"holds the token {strange!r}, which the model has no embedding for"
-        raise _refused("/prompt", reason)
-    return ids
-
-
-def _refused(field: str, reason: str, limit: int | None = None) -> InvalidRequest:
-    error = FieldError(field=field, reason=reason, limit=limit)
-    return InvalidRequest(f"{field} {reason}", errors=[error])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from cli.embedded_redis import EmbeddedRedis
 from contracts.settings import Settings
@@ -35,8 +36,8 @@ Serve = Callable[..., httpx2.Client]
 class Service:
     """The service on a free port, in a thread of its own."""
 
-    def __init__(self, **settings: Any) -> None:
-        config = uvicorn.Config(create_app(Settings(**settings)), port=0, log_config=None)
+    def __init__(self, app: FastAPI) -> None:
+        config = uvicorn.Config(app, port=0, log_config=None)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -80,7 +81,7 @@ def serve(redis_url: str, tmp_path: Path, stopping: list[Service]) -> Iterator[S
             "poll_seconds": 0.1,
         }
         given |= settings
-        started.append(Service(**given))
+        started.append(Service(create_app(Settings(**given))))
         return started[-1].client
 
     yield start
@@ -99,7 +100,7 @@ def refusing(
     home = tmp_path_factory.mktemp("home")
     registry = Registry(FolderStore(home / "registry"))
     Editor(registry).publish_base()
-    service = Service(MEMIT_REDIS_URL=redis_server.url, home=home)
+    service = Service(create_app(Settings(MEMIT_REDIS_URL=redis_server.url, home=home)))
     yield House(service.client, registry)
     service.stop()
     stopping.append(service)

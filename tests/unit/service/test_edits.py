@@ -13,7 +13,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from contracts.edits import Progress
-from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB, progress_stream
+from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, RUN_EDIT_JOB, progress_stream
 from registry.registry import Registry
 from tests.unit.service.conftest import Serve
 from tests.unit.service.facts import about, eiffel
@@ -117,6 +117,31 @@ def test_prefer_wait_answers_with_the_end(client: httpx2.Client, editor: Editor)
     edit = answer.json()
     assert (edit["state"], edit["activated"]) == ("committed", True)
     assert edit["report"]["per_fact"][0]["success"] is True
+
+
+def test_news_wakes_who_waits(serve: Serve, editor: Editor, redis_url: str) -> None:
+    """Nobody looks at the registry meanwhile: without the news this would take an hour."""
+    client = serve(poll_seconds=3_600)
+    edits = editor.registry.edits
+    with blocking.Redis.from_url(redis_url) as channel:
+        waiting = threading.Event()
+
+        def work() -> None:
+            waiting.wait(10)
+            edit_id = edits.unfinished()[0]
+            editor.run(edit_id)
+            channel.publish(CHANGES_CHANNEL, "another edit")
+            channel.publish(CHANGES_CHANNEL, edit_id)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        edit_id = post(client, eiffel()).json()["id"]
+        with client.stream("GET", f"/edits/{edit_id}/events") as answer:
+            time.sleep(0.3)
+            waiting.set()
+            events = [line for line in answer.iter_lines() if line.startswith("event:")]
+        worker.join()
+    assert events == ["event: end"]
 
 
 def test_prefer_wait_ends_when_its_time_is_over(client: httpx2.Client, editor: Editor) -> None:

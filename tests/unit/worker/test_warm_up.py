@@ -97,7 +97,7 @@ def engine_elsewhere(stage: Stage, redis: Redis, redis_url: str) -> Iterator[Eng
 def test_an_engine_elsewhere_loads_what_is_wanted(
     stage: Stage, redis: Redis, engine_elsewhere: EngineThread
 ) -> None:
-    version: VersionId = stage.publish()
+    version: VersionId = stage.publish(1)
     assert version not in engine_elsewhere.status().versions
     assert warm_up(redis)(version) is None
     assert version in engine_elsewhere.status().versions
@@ -106,7 +106,7 @@ def test_an_engine_elsewhere_loads_what_is_wanted(
 def test_what_an_engine_elsewhere_cannot_load_says_why(
     stage: Stage, redis: Redis, engine_elsewhere: EngineThread
 ) -> None:
-    version: VersionId = stage.publish()
+    version: VersionId = stage.publish(1)
     (weight, *_) = stage.registry.versions.get(version).weights
     (stage.root / "blobs" / "sha256" / weight.blob[:2] / weight.blob).unlink()
     reason = warm_up(redis)(version)
@@ -116,7 +116,7 @@ def test_what_an_engine_elsewhere_cannot_load_says_why(
 
 
 def test_who_is_not_ready_or_gone_is_not_waited_for(stage: Stage, redis: Redis) -> None:
-    version = stage.publish()
+    version = stage.publish(1)
     assert warm_up(redis)(version) is None, "nobody is there"
     beat(redis, ready=False)
     assert warm_up(redis)(version) is None
@@ -130,7 +130,7 @@ def test_who_is_not_ready_or_gone_is_not_waited_for(stage: Stage, redis: Redis) 
 def test_who_holds_it_is_not_waited_for_and_who_is_slow_for_so_long(
     stage: Stage, redis: Redis
 ) -> None:
-    version = stage.publish()
+    version = stage.publish(1)
     beat(redis, version)
     assert warm_up(redis)(version) is None
     beat(redis)
@@ -153,7 +153,7 @@ def test_without_redis_this_processs_engine_counts_alone(stage: Stage, redis_url
     )
     engine.start()
     try:
-        version = stage.publish()
+        version = stage.publish(1)
         with Redis.from_url(f"redis://127.0.0.1:{free_port()}") as nobody:
             assert warm_up(nobody, engine=engine)(version) is None
             assert version in engine.status().versions

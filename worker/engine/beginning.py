@@ -1,0 +1,76 @@
+"""What a task goes on from, as token ids, and the limits that it must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import TemplateError
+
+from contracts.errors import FieldError, InvalidRequest
+from contracts.generation import BEGINNINGS, GenerateTask
+from memit_core.tokens import encode
+
+
+def beginning(
+    task: GenerateTask, tokenizer: Any, limit: int, unknown: Mapping[int, str]
+) -> list[int]:
+    """Ids of the prompt, of the chat in the model's own template, or as they were given.
+
+    Args:
+        limit: tokens of prompt and answer together.
+        unknown: tokens that the model cannot read, by id.
+
+    Raises:
+        InvalidRequest: it has no tokens, one that the model cannot read, or too many; or the model
+            has no template for chats, or one that refuses this chat.
+    """
+    field = next(f"/{name}" for name in BEGINNINGS if getattr(task, name) is not None)
+    ids = _ids(task, tokenizer)
+    if not ids:
+        raise _refused(field, "tokenises to nothing")
+    if len(ids) >= limit:
+        reason = f"has {len(ids)} tokens; at most {limit - 1} leave room for an answer"
+        raise _refused(field, reason, limit - 1)
+    if len(ids) + task.sampling.max_tokens > limit:
+        reason = (
+            f"is {task.sampling.max_tokens} after a prompt of {len(ids)} tokens; "
+            f"{limit} fit together"
+        )
+        raise _refused("/max_tokens", reason, limit)
+    strange = next((unknown[i] for i in ids if i in unknown), None)
+    if strange is not None:
+        reason = f"holds the token {strange!r}, which the model has no embedding for"
+        raise _refused(field, reason)
+    return ids
+
+
+def _ids(task: GenerateTask, tokenizer: Any) -> list[int]:
+    if task.token_ids is not None:
+        for place, token in enumerate(task.token_ids):
+            if not 0 <= token < len(tokenizer):
+                reason = f"is {token}; the model has tokens 0 to {len(tokenizer) - 1}"
+                raise _refused(f"/token_ids/{place}", reason, len(tokenizer) - 1)
+        return list(task.token_ids)
+    text = _chat(task, tokenizer) if task.prompt is None else task.prompt
+    ids, _ = encode(tokenizer, text)  # as facts are tokenised too
+    return ids
+
+
+def _chat(task: GenerateTask, tokenizer: Any) -> str:
+    """The chat up to where the assistant's turn begins."""
+    if tokenizer.chat_template is None:
+        raise _refused("/messages", "cannot be read: the model has no chat template")
+    messages = [message.model_dump() for message in task.messages or ()]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise _refused("/messages", f"do not fit the model's chat template: {error}") from error
+    return text
+
+
+def _refused(field: str, reason: str, limit: int | None = None) -> InvalidRequest:
+    error = FieldError(field=field, reason=reason, limit=limit)
+    return InvalidRequest(f"{field} {reason}", errors=[error])
