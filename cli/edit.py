@@ -108,6 +108,8 @@ def _finish(client: Client, accepted: Edit, wait: bool, json: bool, facts: list[
         raise CommandFailed(_why_not(ended))
     if not json:
         serving = "now active" if ended.activated else "not active"
+        if ended.not_activated is not None:
+            serving += f": {ended.not_activated}"
         output.say(messages, f"{ended.id} committed {ended.version}, {serving}")
 
 

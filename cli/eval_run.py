@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.errors import CommandFailed
+from cli.eval_options import EvalOptions
 from cli.eval_progress import TerminalProgress
 from cli.eval_table import notes, results_table
 
@@ -23,57 +23,35 @@ if TYPE_CHECKING:
 TITLES = {"counterfact": "CounterFact", "zsre": "zsRE"}
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """The command's options; `batch` None is all records at once, `generations` 0 is none."""
-
-    dataset: str
-    file: Path
-    limit: int | None
-    skip: int
-    batch: int | None
-    model: str | None
-    hparams: Path | None
-    json: Path | None
-    chart: Path | None
-    text: Path | None
-    corpus: str | None
-    generations: int
-    references: Path | None
-    device: str
-    dtype: str
-    seed: int
-
-
-def evaluate(request: EvalRequest) -> None:
+def evaluate(options: EvalOptions) -> None:
     """Run the measurement and print the table.
 
     Raises:
         CommandFailed: an input cannot be read or used, or an output cannot be written.
     """
-    _check_outputs(request)
+    _check_outputs(options)
     # Imported here: what needs torch takes seconds, and the other commands need none of it.
     from memit_core.errors import MemitError
 
     try:
-        report = _measured(request)
+        report = _measured(options)
     except (MemitError, OSError, ValueError) as error:
         raise CommandFailed(str(error)) from error
-    output.results().print(results_table(request.dataset, report["before"], report["after"]))
+    output.results().print(results_table(options.dataset, report["before"], report["after"]))
     for line in notes(report):
         output.say(output.messages(), line)
 
 
-def _check_outputs(request: EvalRequest) -> None:
+def _check_outputs(options: EvalOptions) -> None:
     """Before hours are spent: every file that shall be written has a folder to be in."""
-    for file in (request.json, request.chart):
+    for file in (options.json, options.chart):
         if file is not None and not file.absolute().parent.is_dir():
             raise CommandFailed(f"{file}: there is no folder {file.absolute().parent}")
         if file is not None and file.is_dir():
             raise CommandFailed(f"{file}: is a folder")
 
 
-def _measured(request: EvalRequest) -> dict[str, Any]:
+def _measured(options: EvalOptions) -> dict[str, Any]:
     """The report, written to its files where they were asked for."""
     from memit_core.eval.benchmark import Options, run
     from memit_core.eval.costs import Stopwatch, peak_memory
@@ -82,41 +60,41 @@ def _measured(request: EvalRequest) -> dict[str, Any]:
     from memit_core.eval.references import NO_REFERENCES, read_references
     from memit_core.eval.report import as_json
 
-    dataset = {"counterfact": COUNTERFACT, "zsre": ZSRE}[request.dataset]
+    dataset = {"counterfact": COUNTERFACT, "zsre": ZSRE}[options.dataset]
     references = (
-        NO_REFERENCES if request.references is None else read_references(request.references)
+        NO_REFERENCES if options.reference_file is None else read_references(options.reference_file)
     )
     records = dataset.read(
-        request.file, skip=request.skip, limit=request.limit, references=references
+        options.file, skip=options.skip, limit=options.limit, references=references
     )
-    options = Options(
-        batch=request.batch,
-        generations=request.generations,
-        held_out=None if request.text is None else _text(request.text),
+    measures = Options(
+        batch=options.batch_size,
+        generations=options.generated,
+        held_out=None if options.text is None else _text(options.text),
         documents=[text for texts in references.values() for text in texts],
-        seed=request.seed,
+        seed=options.seed,
     )
-    if request.chart is not None:
+    if options.chart is not None:
         need("matplotlib", "the chart")
-    _need_for_generations(options.generations, records)
+    _need_for_generations(options.generated, records)
     clock = Stopwatch()
     with TerminalProgress(output.messages()) as progress:
-        editor = _editor(request, clock, progress)
-        result = run(editor, dataset, records, options, progress)
+        editor = _editor(options, clock, progress)
+        result = run(editor, dataset, records, measures, progress)
     report = as_json(
         result,
         editor,
-        dataset=_dataset_json(request, dataset, result),
-        batch=request.batch or "all",
-        seed=request.seed,
+        dataset=_dataset_json(options, dataset, result),
+        batch=options.batch_size or "all",
+        seed=options.seed,
         seconds={**clock.seconds, **result.seconds},
         peak_memory_bytes=peak_memory(editor.loaded.device),
     )
-    if request.json is not None:
+    if options.json is not None:
         text = jsonlib.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        request.json.write_text(f"{text}\n", "utf-8")
-    if request.chart is not None:
-        _draw(request.chart, request.dataset, result, editor)
+        options.json.write_text(f"{text}\n", "utf-8")
+    if options.chart is not None:
+        _draw(options.chart, options.dataset, result, editor)
     return report
 
 
@@ -131,7 +109,7 @@ def _need_for_generations(generations: int, records: list[Record]) -> None:
         need("sklearn", "the reference score (leave it out with --no-generate)")
 
 
-def _editor(request: EvalRequest, clock: Stopwatch, progress: Progress) -> Editor:
+def _editor(options: EvalOptions, clock: Stopwatch, progress: Progress) -> Editor:
     from memit_core.corpus import read_corpus
     from memit_core.default_model import DEFAULT_MODEL
     from memit_core.edit import Editor
@@ -139,14 +117,14 @@ def _editor(request: EvalRequest, clock: Stopwatch, progress: Progress) -> Edito
     from memit_core.loading import load_model
     from memit_core.transformers_internals import disable_progress_bar
 
-    hparams = None if request.hparams is None else from_file(request.hparams)
-    corpus = None if request.corpus is None else read_corpus(request.corpus)
+    hparams = None if options.hparams is None else from_file(options.hparams)
+    corpus = None if options.corpus is None else read_corpus(options.corpus)
     disable_progress_bar()  # the bars shown are our own
     with clock.stage("load"):
         loaded = load_model(
-            request.model or DEFAULT_MODEL,
-            device=request.device,
-            dtype=request.dtype,
+            options.model or DEFAULT_MODEL,
+            device=options.device,
+            dtype=options.dtype,
             progress=progress,
         )
     return Editor(loaded, hparams, corpus=corpus)
@@ -159,12 +137,12 @@ def _text(file: Path) -> str:
         raise CommandFailed(f"{file}: is not UTF-8 (byte {error.start})") from None
 
 
-def _dataset_json(request: EvalRequest, dataset: Dataset, result: Result) -> dict[str, Any]:
+def _dataset_json(options: EvalOptions, dataset: Dataset, result: Result) -> dict[str, Any]:
     return {
         "name": dataset.name,
-        "file": request.file.name,
-        "skip": request.skip,
-        "limit": request.limit,
+        "file": options.file.name,
+        "skip": options.skip,
+        "limit": options.limit,
         "conflicts_left_out": result.conflicts,
     }
 

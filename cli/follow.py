@@ -23,7 +23,7 @@ from contracts.edits import Edit, EditState, Progress
 LOST_SECONDS = 60.0
 SAY_SECONDS = 30.0
 """Between two lines on how far a stage is, where there is no terminal to draw bars on."""
-RETRY_SECONDS = 1.0
+RECONNECT_SECONDS = 1.0
 STAGES = {
     "prepare": "plan the facts",
     "templates": "sample contexts",
@@ -61,7 +61,7 @@ def follow(client: Client, edit_id: str, console: Console) -> Edit:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > LOST_SECONDS:
                     raise
-            time.sleep(RETRY_SECONDS)
+            time.sleep(RECONNECT_SECONDS)
 
 
 class StageBars:

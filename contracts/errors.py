@@ -9,12 +9,15 @@ ServiceError
 ├── PayloadTooLarge       413  the body is over the byte limit
 ├── PreconditionRequired  428  the request must carry `If-Match`
 ├── TooManyRequests       429  a bounded queue is full; try again after `retry_after`
-└── Unavailable           503  no ready worker, Redis or version; try again after `retry_after`
+└── Unavailable           503  no ready worker or Redis; try again after `retry_after`
+    └── NoVersion              no worker has published v0 yet
 """
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.retry_after import NO_VERSION
 
 
 class FieldError(BaseModel):
@@ -125,6 +128,14 @@ class TooManyRequests(ServiceError):
 
 class Unavailable(ServiceError):
     status, slug, title = 503, "unavailable", "Service unavailable"
+
+
+class NoVersion(Unavailable):
+    def __init__(self) -> None:
+        super().__init__(
+            "no version yet: a worker publishes v0 when it has loaded the model",
+            retry_after=NO_VERSION,
+        )
 
 
 _BY_STATUS: dict[int, type[ServiceError]] = {

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 
+from contracts import retry_after as after
 from contracts.edits import AcceptedEdit, EditRequest
-from contracts.errors import Conflict, FieldError, TooManyRequests, Unavailable
+from contracts.errors import Conflict, FieldError, NoVersion, TooManyRequests
 from contracts.facts import Fact
 from contracts.ids import new_edit_id
 from contracts.versions import ACTIVE
 from registry.activation import accepted_epoch
 from service.deps import Context
 from service.problems import invalid
-
-NO_MODEL_RETRY_SECONDS = 10.0
-FULL_RETRY_SECONDS = 30.0
 
 
 def checked(
@@ -28,19 +26,17 @@ def checked(
         Conflict: a fact to retract is not live any more.
         PreconditionFailed, PreconditionRequired: see `if_match`, an epoch of `active` or `*`.
         TooManyRequests: too many edits wait already.
-        Unavailable: a base is needed, and no worker has started yet to publish one.
+        NoVersion: a base is needed, and no worker has started yet to publish one.
     """
     settings, registry = context.settings, context.registry
     if registry.edits.count_unfinished() >= settings.max_queued_edits:
         raise TooManyRequests(
-            f"{settings.max_queued_edits} edits wait already", retry_after=FULL_RETRY_SECONDS
+            f"{settings.max_queued_edits} edits wait already",
+            retry_after=after.EDIT_QUEUE_FULL,
         )
     active = registry.aliases.get(ACTIVE)
     if active is None and (request.base is not None or request.retract):
-        raise Unavailable(
-            "no version yet: a worker publishes v0 when it has loaded the model",
-            retry_after=NO_MODEL_RETRY_SECONDS,
-        )
+        raise NoVersion
     base = None if request.base is None else registry.versions.resolve(request.base)
     epoch = accepted_epoch(active, base, request.activate, if_match)
     facts = _distinct(request.facts)

@@ -17,7 +17,8 @@ from fastapi import Depends, Request
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
-from contracts.errors import ServiceError, Unavailable, from_problem
+from contracts import retry_after as after
+from contracts.errors import NoVersion, ServiceError, from_problem
 from contracts.generation import (
     EndEvent,
     ErrorEvent,
@@ -29,11 +30,8 @@ from contracts.generation import (
 )
 from registry.registry import Registry
 from service.deps import Context, Ctx
-from service.engines import RETRY_SECONDS
 
 log = logging.getLogger(__name__)
-
-NO_VERSION_RETRY_SECONDS = 10.0
 
 
 @dataclass
@@ -113,7 +111,7 @@ async def admit(
 
     Raises:
         NotFound: there is no such version or alias.
-        Unavailable: no version, or no ready worker.
+        NoVersion, Unavailable: no version, or no ready worker.
         TooManyRequests: the queue is full.
         RedisError: Redis does not answer.
     """
@@ -130,13 +128,10 @@ async def admit(
 
 def _pin(registry: Registry, ref: str) -> str:
     if registry.versions.tip() < 0:
-        raise Unavailable(
-            "no version yet: a worker publishes v0 when it has loaded the model",
-            retry_after=NO_VERSION_RETRY_SECONDS,
-        )
+        raise NoVersion
     return registry.versions.resolve(ref)
 
 
 def _refusal(event: ErrorEvent) -> ServiceError:
     busy = event.problem.status in (429, 503)
-    return from_problem(event.problem, retry_after=RETRY_SECONDS if busy else None)
+    return from_problem(event.problem, retry_after=after.NO_ENGINE if busy else None)

@@ -39,8 +39,8 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
 """Each with the shape of its errors, which holds for all paths under its prefix."""
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
-RETRIES = 2
-RETRY_SECONDS = 0.05
+REDIS_TRIES = 2
+REDIS_PAUSE_SECONDS = 0.05
 CONNECTIONS = 4096
 
 
@@ -100,7 +100,7 @@ def _async_redis(url: str) -> aioredis.Redis:
         max_connections=CONNECTIONS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
-        retry=AsyncRetry(ConstantBackoff(RETRY_SECONDS), RETRIES),
+        retry=AsyncRetry(ConstantBackoff(REDIS_PAUSE_SECONDS), REDIS_TRIES),
     )
 
 
@@ -109,5 +109,5 @@ def _blocking_redis(url: str) -> blocking.Redis:
         url,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
-        retry=Retry(ConstantBackoff(RETRY_SECONDS), RETRIES),
+        retry=Retry(ConstantBackoff(REDIS_PAUSE_SECONDS), REDIS_TRIES),
     )

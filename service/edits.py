@@ -12,7 +12,7 @@ from contracts.edits import Edit, EditRequest, EditState
 from contracts.errors import Conflict
 from service.deps import Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
 from service.openapi import ACCEPTED
-from service.pages import Cursor, Limit, Page, decode, encode
+from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from service.progress import follow, latest
 from service.submit import answer_edit
 
@@ -44,11 +44,11 @@ async def post_edit(
 @router.get("")
 def list_edits(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Edit]:
     """Edits, newest first; their reports come without `per_fact`, which one edit alone shows."""
-    before = None if cursor is None else int(decode("edits", cursor, (int,))[0])
+    before = None if cursor is None else int(decode_cursor("edits", cursor, (int,))[0])
     ids, following = context.registry.edits.page(limit, before)
     return Page(
         items=[_short(context.registry.edits.describe(edit_id)) for edit_id in ids],
-        next_cursor=encode("edits", None if following is None else [following]),
+        next_cursor=encode_cursor("edits", None if following is None else [following]),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
+from contracts import retry_after as after
 from contracts.errors import ServiceError, TooManyRequests, Unavailable
 from contracts.generation import GenerateEvent, GenerateTask, StartEvent
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 EXPIRE_SECONDS = 120
-RETRY_SECONDS = 5.0
 _READY_SECONDS = 1.0
 _EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
 
@@ -43,7 +43,8 @@ class Engines:
         await self._require_ready()
         if await self.depth() >= self._max_queue:
             raise TooManyRequests(
-                f"{self._max_queue} generation requests wait already", retry_after=RETRY_SECONDS
+                f"{self._max_queue} generation requests wait already",
+                retry_after=after.NO_ENGINE,
             )
         output = output_stream(task.id)
         async with self._redis.pipeline() as pipe:
@@ -96,7 +97,7 @@ class Engines:
         if time.monotonic() < self._ready_until:
             return
         if not any(status.ready for status in await statuses(self._redis)):
-            raise Unavailable("no worker is ready to generate", retry_after=RETRY_SECONDS)
+            raise Unavailable("no worker is ready to generate", retry_after=after.NO_ENGINE)
         self._ready_until = time.monotonic() + _READY_SECONDS
 
     async def _check_alive(self, task: GenerateTask, worker: str | None) -> None:
@@ -109,7 +110,7 @@ class Engines:
             lost = "Redis lost the request"
         if lost is not None:
             self._ready_until = 0.0
-            raise Unavailable(lost, retry_after=RETRY_SECONDS)
+            raise Unavailable(lost, retry_after=after.NO_ENGINE)
 
     def _lifetime(self, task: GenerateTask) -> int:
         return max(0, int(task.deadline - time.time())) + EXPIRE_SECONDS

@@ -19,7 +19,7 @@ from registry.registry import Registry
 from service.deps import Ctx, FactRef, IdempotencyKey, WaitSeconds
 from service.history import FactDetail, FactState, detail
 from service.openapi import ACCEPTED
-from service.pages import Cursor, Limit, Page, decode, encode
+from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from service.submit import answer_edit
 
 router = APIRouter(prefix="/facts", tags=["facts"])
@@ -59,7 +59,7 @@ def list_facts(
     registry = context.registry
     offset = 0
     if cursor is not None:
-        pinned, place = decode("facts", cursor, (str, int))
+        pinned, place = decode_cursor("facts", cursor, (str, int))
         at: str | None = registry.versions.resolve(str(pinned))
         offset = max(0, int(place))
     else:
@@ -76,7 +76,7 @@ def list_facts(
         items=facts[offset:end],
         version=at,
         total=len(facts),
-        next_cursor=encode("facts", [at, end]) if end < len(facts) else None,
+        next_cursor=encode_cursor("facts", [at, end]) if end < len(facts) else None,
     )
 
 

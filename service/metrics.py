@@ -93,7 +93,7 @@ class Metrics:
             "memit_worker_rss_bytes", "Resident memory.", ["worker"], registry=registry
         )
 
-    def see_workers(self, found: list[WorkerStatus], queued: int, jobs: int) -> None:
+    def set_workers(self, found: list[WorkerStatus], queued: int, jobs: int) -> None:
         """Set the gauges that Redis knows; `queued` generations and `jobs` have no worker yet."""
         ready = sum(status.ready for status in found)
         self.redis_up.set(1)
@@ -106,14 +106,14 @@ class Metrics:
         for status in found:
             self.rss.labels(worker=status.id).set(status.rss_bytes)
 
-    def lose_redis(self) -> None:
+    def set_redis_down(self) -> None:
         """Redis does not answer: nothing is known of the workers."""
         self.redis_up.set(0)
         self.workers.labels(ready="true").set(0)
         self.workers.labels(ready="false").set(0)
         self.rss.clear()
 
-    def see_registry(self, states: dict[EditState, int], active: AliasRecord | None) -> None:
+    def set_registry(self, states: dict[EditState, int], active: AliasRecord | None) -> None:
         """Set the gauges that the registry knows."""
         for state in EditState:
             self.edits.labels(state=state.value).set(states.get(state, 0))
@@ -122,7 +122,7 @@ class Metrics:
             self.active.labels(version=active.version).set(1)
             self.epoch.set(active.epoch)
 
-    def see_version(self, version: Version | None) -> None:
+    def set_version(self, version: Version | None) -> None:
         """Set the gauges of the active version's quality, as far as it was measured."""
         for gauge in self.quality.values():
             gauge.clear()

@@ -10,9 +10,10 @@ from fastapi.openapi.utils import get_openapi
 from contracts.edits import Edit
 from contracts.errors import Problem
 from service.error_shapes import PROBLEM_MEDIA_TYPE
+from service.release import release
 
 TITLE = "MEMIT service"
-VERSION = "0.1.0"
+VERSION = release()
 DESCRIPTION = """
 Keep a language model's facts current without retraining. Post facts to `/edits`, get a new
 immutable version of the weights, ask it by `/generate`, take any fact back later.

@@ -35,14 +35,14 @@ class Page(BaseModel, Generic[T]):
     )
 
 
-def encode(kind: str, position: Position | None) -> str | None:
-    """A cursor that `decode` with the same `kind` turns into `position` again."""
+def encode_cursor(kind: str, position: Position | None) -> str | None:
+    """A cursor that `decode_cursor` with the same `kind` turns into `position` again."""
     if position is None:
         return None
     return base64.urlsafe_b64encode(json.dumps([kind, *position]).encode()).decode().rstrip("=")
 
 
-def decode(kind: str, cursor: str, types: tuple[type, ...]) -> Position:
+def decode_cursor(kind: str, cursor: str, types: tuple[type, ...]) -> Position:
     """The position in `cursor`.
 
     Raises:

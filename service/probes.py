@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 
+from contracts import retry_after as after
 from contracts.errors import FieldError, Unavailable
 from contracts.versions import ACTIVE
 from registry.errors import RegistryError
@@ -20,8 +21,6 @@ from service.workers import starting, statuses
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["probes"])
-
-RETRY_SECONDS = 5.0
 
 
 class Health(BaseModel):
@@ -71,7 +70,7 @@ async def readyz(context: Ctx) -> Readiness:
         reason += "".join(f"; {one.host} is starting: {one.doing}" for one in beginning)
         failed.append(FieldError(field="worker", reason=reason))
     if failed or version is None:
-        raise invalid(failed, Unavailable, retry_after=RETRY_SECONDS)
+        raise invalid(failed, Unavailable, retry_after=after.NO_ENGINE)
     return Readiness(version=version, workers=len(holding))
 
 
@@ -82,26 +81,26 @@ async def readyz(context: Ctx) -> Readiness:
 )
 async def metrics(context: Ctx) -> Response:
     """Prometheus' text format."""
-    await run_sync(_see_registry, context)
+    await run_sync(_set_registry, context)
     try:
-        context.metrics.see_workers(
+        context.metrics.set_workers(
             await statuses(context.redis),
             await context.engines.depth(),
             await run_sync(context.jobs.depth),
         )
     except RedisError as error:
         log.warning("metrics without Redis: %s", error)
-        context.metrics.lose_redis()
+        context.metrics.set_redis_down()
     return Response(context.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _see_registry(context: Context) -> None:
+def _set_registry(context: Context) -> None:
     active = context.registry.aliases.get(ACTIVE)
-    context.metrics.see_registry(context.census.count(), active)
+    context.metrics.set_registry(context.census.count(), active)
     version = None
     if active is not None:
         try:
             version = context.registry.versions.describe(active.version)
         except RegistryError as error:
             log.warning("metrics without the active version's report: %s", error)
-    context.metrics.see_version(version)
+    context.metrics.set_version(version)

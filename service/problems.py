@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from contracts import retry_after as after
 from contracts.errors import (
     FieldError,
     InvalidRequest,
@@ -29,8 +30,6 @@ from service.error_shapes import ErrorShape, ErrorShapes
 
 log = logging.getLogger(__name__)
 
-STORAGE_RETRY_SECONDS = 5.0
-REDIS_RETRY_SECONDS = 2.0
 CLIENT_CLOSED_REQUEST = 499
 """As nginx counts them: no fault of the service's."""
 _SHOWN = 3
@@ -147,15 +146,13 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
     @app.exception_handler(RedisError)
     async def on_redis_error(request: Request, error: Exception) -> Response:
         log.warning("Redis failed on %s %s: %s", request.method, request.url.path, error)
-        return answer(
-            request, Unavailable("Redis does not answer", retry_after=REDIS_RETRY_SECONDS)
-        )
+        return answer(request, Unavailable("Redis does not answer", retry_after=after.REDIS))
 
     @app.exception_handler(RegistryError)
     async def on_storage_error(request: Request, error: Exception) -> Response:
         log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
         detail = "the registry cannot be read or written now; the log of the service says why"
-        return answer(request, Unavailable(detail, retry_after=STORAGE_RETRY_SECONDS))
+        return answer(request, Unavailable(detail, retry_after=after.STORAGE))
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: Exception) -> Response:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from anyio.to_thread import run_sync
 from fastapi import Request, Response
 
+from contracts import retry_after as after
 from contracts.edits import Edit, EditRequest
 from contracts.ids import digest_of
 from service.accept import checked
@@ -15,8 +16,6 @@ from service.deps import Context
 
 DISCONNECT_SECONDS = 1.0
 """How often it is asked whether a waiting client is still there."""
-FOLLOW_SECONDS = 2
-"""`Retry-After` of an edit that has not ended."""
 
 
 async def answer_edit(
@@ -51,7 +50,7 @@ async def answer_edit(
     response.headers["Location"] = f"/edits/{edit_id}"
     if wait_seconds is None or not edit.state.final:
         response.status_code = 202
-        response.headers["Retry-After"] = str(FOLLOW_SECONDS)
+        response.headers["Retry-After"] = str(round(after.EDIT_RUNNING))
     return edit
 
 

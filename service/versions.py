@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from contracts.versions import Version
 from service.checkpoint import members, verify, zipped
 from service.deps import Ctx
-from service.pages import Cursor, Limit, Page, decode, encode
+from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 
 router = APIRouter(prefix="/versions", tags=["versions"])
 
@@ -23,11 +23,11 @@ VersionRef = Annotated[
 def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Version]:
     """Versions, newest first; facts by id (`per_fact`, `missed`) are shown with one alone."""
     versions = context.registry.versions
-    before = None if cursor is None else int(decode("versions", cursor, (int,))[0])
+    before = None if cursor is None else int(decode_cursor("versions", cursor, (int,))[0])
     ids, following = versions.page(limit, before)
     return Page(
         items=[_short(versions.describe(version)) for version in ids],
-        next_cursor=encode("versions", None if following is None else [following]),
+        next_cursor=encode_cursor("versions", None if following is None else [following]),
     )
 
 

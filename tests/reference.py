@@ -237,7 +237,7 @@ class Reference:
     def kl_prompt(self, subject: str) -> tuple[str, int]:
         """ "{subject} is a" and the subject's last token; on a new line if that is the very first.
 
-        The line break is not the paper's: docs/adr/0013.
+        The line break is not the paper's: docs/adr/0007-default-preset.md.
         """
         position = self.last_token(subject + " is a", len(subject))
         if position > 0:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SLICE_FACTS = 64
 """Facts that are measured together, and measured again if something else came first."""
 PAUSE_SECONDS = 1.0
-RETRY_SECONDS = 60.0
+AFTER_FAILURE_SECONDS = 60.0
 LOCK_SECONDS = 120.0
 REST_SECONDS = 2.0
 """How long each forward waits while rows are generated; then it runs, or a report never came."""
@@ -90,7 +90,7 @@ class FullReporter:
             except Exception:
                 # It only describes a version: edits and generation go on without it.
                 log.exception("a full report failed")
-                pause = RETRY_SECONDS
+                pause = AFTER_FAILURE_SECONDS
             release_threads()
             stopping.wait(pause)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from contracts import retry_after as after
 from contracts.errors import ServiceError, Unavailable
 from contracts.generation import ErrorEvent, GenerateTask
 from contracts.ids import VersionId
@@ -31,7 +32,6 @@ PREFILL_TOKENS = 512
 It bounds how long one step keeps running rows waiting: a prompt longer than this is computed over
 several steps, between which the running rows decode.
 """
-RETRY_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Engine:
             if request.version in failed:
                 request.fail(failed[request.version])
             elif request.task.deadline < now:
-                request.fail(Unavailable("no row was free in time", retry_after=RETRY_SECONDS))
+                request.fail(Unavailable("no row was free in time", retry_after=after.ENGINE_BUSY))
             if request.ended or len(admitted) >= room:
                 continue
             wider = max(width, request.prompt_tokens)
@@ -245,7 +245,7 @@ class Engine:
         except Exception as error:
             logger.exception("a step failed; %d requests end with it", len(requests))
             for request in requests:
-                request.fail(Unavailable("the engine failed", retry_after=RETRY_SECONDS))
+                request.fail(Unavailable("the engine failed", retry_after=after.ENGINE_BUSY))
             if "CUDA error" in str(error):
                 raise DeviceLost(str(error)) from error
 

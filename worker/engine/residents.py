@@ -15,6 +15,7 @@ from concurrent.futures import Future
 
 import torch
 
+from contracts import retry_after as after
 from contracts.errors import ServiceError, Unavailable
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
@@ -27,7 +28,6 @@ from worker.engine.canary import check_canaries
 from worker.engine.versioned import ServingView
 
 Weights = dict[str, torch.Tensor]
-RETRY_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class Residents:
             error = load.exception()
             if error is not None:
                 failed[version] = Unavailable(
-                    f"version {version} cannot be loaded: {error}", retry_after=RETRY_SECONDS
+                    f"version {version} cannot be loaded: {error}",
+                    retry_after=after.VERSION_NOT_LOADED,
                 )
                 continue
             self._view.install(version, load.result())

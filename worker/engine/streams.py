@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from contracts import retry_after as after
 from contracts.errors import Unavailable
 from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
@@ -187,7 +188,9 @@ class GenerationStreams:
 
     def _tell_loss(self, stream: str) -> None:
         """If the stream is there after all, say in it that the answer is not whole."""
-        problem = Unavailable("Redis lost a part of the answer", retry_after=1).problem()
+        problem = Unavailable(
+            "Redis lost a part of the answer", retry_after=after.ENGINE_BUSY
+        ).problem()
         pipe = self._redis.pipeline(transaction=True)
         self._queue(pipe, stream, [ErrorEvent(problem=problem)], LAST_NUMBER)
         pipe.execute(raise_on_error=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from contracts import retry_after as after
 from contracts.errors import Unavailable
 from contracts.ids import VersionId
 from contracts.settings import Settings
@@ -171,5 +172,5 @@ class EngineThread:
             self._engine.submit(task, self._streams.sink(task.id))
 
     def _end_all(self, reason: str) -> None:
-        self._engine.fail_all(Unavailable(reason, retry_after=1))
+        self._engine.fail_all(Unavailable(reason, retry_after=after.ENGINE_BUSY))
         self._streams.flush()

@@ -95,7 +95,7 @@ def test_an_edit_is_followed_across_a_crash_of_the_service(
 
 def test_a_service_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "LOST_SECONDS", 0.0)
-    monkeypatch.setattr(following, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(following, "RECONNECT_SECONDS", 0.01)
     with (
         Client(f"http://127.0.0.1:{free_port()}") as client,
         pytest.raises(Disconnected, match="is it running"),

@@ -1,4 +1,4 @@
-"""The docs keep up with the code: every module, setting and link is there."""
+"""The docs keep up with the code: every journey, package, setting and link is there."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ def modules() -> list[str]:
     return sorted(str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py")
 
 
-def test_every_module_has_its_line_in_the_architecture() -> None:
+@pytest.mark.parametrize(("journey", "most"), [("An edit", 7), ("A generation", 5)])
+def test_a_journey_is_drawn_in_few_files(journey: str, most: int) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
-    listed = re.findall(r"^\| \[[^\]]+\]\(\.\./([^)]+)\) \| .+ \|$", page, re.MULTILINE)
-    assert sorted(listed) == modules()
+    drawn = page.split(f"\n## {journey}\n")[1].split("```")[1]
+    files = re.findall(r"^ +\d  (\S+\.py) ", drawn, re.MULTILINE)
+    assert 3 < len(files) <= most
+    for file in files:
+        assert (ROOT / file).is_file(), file
+
+
+def test_every_package_has_its_paragraph() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert tuple(re.findall(r"^\*\*(\w+)\*\* ", page, re.MULTILINE)) == PACKAGES
 
 
 @pytest.mark.parametrize("module", modules())

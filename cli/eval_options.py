@@ -1,0 +1,104 @@
+"""The options of `memit eval`, for each of its datasets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import typer
+
+from cli.errors import CommandFailed
+
+DEFAULT_GENERATIONS = 20
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What every measurement takes."""
+
+    dataset: ClassVar[str]
+
+    file: Annotated[Path, typer.Argument(help="Records: a JSON list, or one record a line.")]
+    limit: Annotated[int | None, typer.Option(min=1, help="Records to take at most.")] = None
+    skip: Annotated[int, typer.Option(min=0, help="Records to leave out at the beginning.")] = 0
+    batch: Annotated[
+        str,
+        typer.Option(
+            metavar="all|K", help="Records written at once, always into the unedited model."
+        ),
+    ] = "all"
+    model: Annotated[
+        str | None, typer.Option(help="Model folder or hub name, instead of the default model.")
+    ] = None
+    hparams: Annotated[Path | None, typer.Option(help="JSON file of hyperparameters.")] = None
+    json: Annotated[Path | None, typer.Option(help="Write the whole report to this file.")] = None
+    chart: Annotated[Path | None, typer.Option(help="Write a chart to this PNG file.")] = None
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Text for the perplexity, instead of the end of the corpus."),
+    ] = None
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Text file or dataset for the covariance.", metavar="FILE|NAME"),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of free generations and of the Score's interval.")
+    ] = 0
+
+    @property
+    def batch_size(self) -> int | None:
+        """Records at once; None for "all".
+
+        Raises:
+            CommandFailed: it is neither "all" nor a number from 1.
+        """
+        if self.batch == "all":
+            return None
+        if not self.batch.isascii() or not self.batch.isdigit() or int(self.batch) < 1:
+            raise CommandFailed(f"--batch must be all or a number from 1, got {self.batch!r}")
+        return int(self.batch)
+
+    @property
+    def generated(self) -> int:
+        """Records of which texts are generated."""
+        return 0
+
+    @property
+    def reference_file(self) -> Path | None:
+        """What generated texts are compared with."""
+        return None
+
+
+@dataclass(frozen=True)
+class CounterFactOptions(EvalOptions):
+    """Efficacy, paraphrase and neighborhood success on CounterFact, and free generations."""
+
+    dataset: ClassVar[str] = "counterfact"
+
+    generate: Annotated[
+        bool, typer.Option("--generate/--no-generate", help="Measure free generations, or do not.")
+    ] = True
+    generations: Annotated[
+        int, typer.Option(min=1, help="Records, from the first, of which texts are generated.")
+    ] = DEFAULT_GENERATIONS
+    references: Annotated[
+        Path | None, typer.Option(help="attribute_snippets.json, for the reference score.")
+    ] = None
+
+    @property
+    def generated(self) -> int:
+        return self.generations if self.generate else 0
+
+    @property
+    def reference_file(self) -> Path | None:
+        return self.references
+
+
+@dataclass(frozen=True)
+class ZsreOptions(EvalOptions):
+    """Efficacy, paraphrase and specificity on zsRE: teacher-forced accuracy of answers."""
+
+    dataset: ClassVar[str] = "zsre"

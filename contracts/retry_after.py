@@ -1,0 +1,14 @@
+"""Seconds after which a client may try again (`Retry-After`), by what it waits for."""
+
+NO_VERSION = 10.0
+"""A worker loads the model and publishes v0."""
+EDIT_QUEUE_FULL = 30.0
+EDIT_RUNNING = 2.0
+"""A look at how an edit goes on."""
+NO_ENGINE = 5.0
+"""No worker generates, or the one that did is gone; another one takes its place."""
+ENGINE_BUSY = 1.0
+"""A row is free soon, or the engine lost a step."""
+VERSION_NOT_LOADED = 5.0
+STORAGE = 5.0
+REDIS = 2.0
