@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from memit_core.decoder import Decoder
 from memit_core.facts import Group
-from memit_core.structure import Structure
+from memit_core.model import Model
 from memit_core.tokens import contexts_of, prompt_row
 from memit_core.walk import FEW_ROWS, Walk
 
@@ -40,7 +39,7 @@ class _Batch:
         self.fact = torch.tensor([end.fact for end in ends])
         self.context = torch.tensor([end.context for end in ends])
         self.walk = Walk(decoder, [end.ids for end in ends])
-        self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.device)
+        self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.model.device)
         self.last -= self.walk.shared
 
 
@@ -57,28 +56,20 @@ class Seen:
 
 
 class KeyWalk:
-    """Every fact of every group in every context, on the weights that a view has now.
+    """Every fact of every group in every context, on the weights that a model has now.
 
     Rows are walked in an order and in batches that depend on the groups alone, so that the same set
     of groups gives the same bits on the same machine.
 
     Args:
-        view: the weights; replaced layer by layer by the caller, never below where the walk is.
+        model: its weights are replaced layer by layer by the caller, never below where the walk is.
         last: the last edited layer.
     """
 
     def __init__(
-        self,
-        view: Any,
-        structure: Structure,
-        tokenizer: Any,
-        groups: Sequence[Group],
-        contexts: Sequence[str],
-        last: int,
+        self, model: Model, groups: Sequence[Group], contexts: Sequence[str], last: int
     ) -> None:
-        self._decoder = Decoder(view, structure)
-        self._view = view
-        self._structure = structure
+        self._model = model
         self._last = last
         facts = [fact for group in groups for fact in group.facts]
         self._group = torch.tensor([g for g, group in enumerate(groups) for _ in group.facts])
@@ -86,24 +77,24 @@ class KeyWalk:
         self._batches: list[_Batch] = []
         together: list[list[_End]] = [[] for _ in contexts]
         for f, fact in enumerate(facts):
-            for c, context in enumerate(contexts_of(tokenizer, fact, contexts)):
-                row = prompt_row(tokenizer, fact, context)
+            for c, context in enumerate(contexts_of(model.tokenizer, fact, contexts)):
+                row = prompt_row(model.tokenizer, fact, context)
                 together[c].append(_End(f, c, row.ids[: row.lookup + 1]))
         for ends in together:
             ends.sort(key=lambda end: len(end.ids))
         if len(facts) * (len(contexts) - 1) < FEW_ROWS:
             together = [together[0], [end for ends in together[1:] for end in ends]]
+        decoder = Decoder(model)
         for ends in together:
-            self._batches += [_Batch(self._decoder, batch) for batch in _batches(ends)]
+            self._batches += [_Batch(decoder, batch) for batch in _batches(ends)]
 
     @torch.no_grad()
     def at(self, layer: int) -> Seen:
         """Walk up to `layer`, and look."""
-        keys = torch.zeros(
-            self._facts, self._contexts, self._structure.intermediate, dtype=torch.float64
-        )
-        states = torch.zeros(self._facts, self._structure.hidden, dtype=torch.float64)
-        projection = self._view.get_submodule(self._structure.projections[layer])
+        structure = self._model.structure
+        keys = torch.zeros(self._facts, self._contexts, structure.intermediate, dtype=torch.float64)
+        states = torch.zeros(self._facts, structure.hidden, dtype=torch.float64)
+        projection = self._model.view.get_submodule(structure.projections[layer])
         for batch in self._batches:
             batch.walk.advance(layer - 1)
             here = (torch.arange(len(batch.last), device=batch.last.device), batch.last)

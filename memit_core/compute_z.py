@@ -74,9 +74,8 @@ class _Rows:
 
 
 def compute_z(
-    decoders: Callable[[], tuple[Decoder, Decoder]],
+    decoders: tuple[Decoder, Decoder],
     hparams: HParams,
-    tokenizer: Any,
     contexts: Sequence[str],
     groups: Sequence[Group],
     progress: Progress,
@@ -90,8 +89,8 @@ def compute_z(
     Yields the number of a group and its z, those of a batch as soon as it is done.
 
     Args:
-        decoders: makes two of the unedited base: one runs the blocks up to the last edited layer,
-            the other those above, in the precision that they shall run in.
+        decoders: two of the unedited base: one runs the blocks up to the last edited layer, the
+            other those above, in the precision that they shall run in.
         contexts: prefixes, the empty one first.
         max_tokens: longest prompt and target together.
         batch_tokens: live tokens of a batch; by default what free memory holds.
@@ -104,10 +103,10 @@ def compute_z(
         Cancelled: raised by `progress`.
     """
     ends = word_ends is not None and hparams.v_end_factor > 0
+    exact, fast = decoders
+    tokenizer = exact.model.tokenizer
     prepared = [_rows(tokenizer, group, contexts, max_tokens, ends) for group in groups]
-    # Told before the set-up, which belongs to this stage.
     progress("z", 0, len(groups) * hparams.v_num_grad_steps)
-    exact, fast = decoders()
     waiting = sorted(range(len(groups)), key=lambda g: prepared[g].shape)
     budget = batch_tokens or memory_budget(fast, fast.depth - 1 - hparams.layers[-1])
     while waiting:
@@ -199,7 +198,7 @@ class _Optimisation:
         self.hparams = hparams
         self.fast = fast
         self.size = len(groups)
-        layer, device = hparams.layers[-1], fast.device
+        layer, device = hparams.layers[-1], fast.model.device_of(-1)
         n_contexts = len(groups[0].facts)
         by_context = [
             [row for group in groups for row in group.facts[c]] for c in range(n_contexts)

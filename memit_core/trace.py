@@ -1,4 +1,4 @@
-"""Run a view only as far as needed, and read what flows through its modules."""
+"""Run a model only as far as needed, and read what flows through its modules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from memit_core.model import Model
 from memit_core.structure import first_tensor
 from memit_core.tokens import Batch
 
@@ -28,7 +29,7 @@ def hooked(handles: list[Any]) -> Iterator[None]:
 
 
 def run_until(
-    view: Any, path: str, batch: Batch, see: dict[str, Callable[[torch.Tensor], None]]
+    model: Model, path: str, batch: Batch, see: dict[str, Callable[[torch.Tensor], None]]
 ) -> torch.Tensor:
     """Forward through the decoder up to the module at `path`; return its output [rows, tokens, d].
 
@@ -45,6 +46,7 @@ def run_until(
         # OPT flattens rows and tokens before its projection.
         return lambda _module, args: read(args[0].reshape(*batch.input_ids.shape, -1))
 
+    view = model.view
     handles = [view.get_submodule(p).register_forward_pre_hook(reader(r)) for p, r in see.items()]
     handles.append(view.get_submodule(path).register_forward_hook(stop))
     with hooked(handles):

@@ -146,7 +146,7 @@ class _Part:
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
         positions = torch.arange(start, start + width).expand(len(rows), width)
         mask = torch.ones(len(rows), start + width, dtype=torch.int64)
-        device = decoder.device
+        device = decoder.model.device
         tokens = Tokens(ids.to(device), mask.to(device), positions.to(device), past)
         self.hidden, self.calls = decoder.open(tokens)
 

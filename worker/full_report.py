@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -150,17 +151,14 @@ class FullReporter:
         manifest = self._registry.versions.get(version)
         live = {one.id: one.fact for one in self._registry.ledger.live(version)}
         facts = sampled(live, self._max_facts, version)
-        view = self._editor.apply(
-            {weight.module: self._deltas.read(weight.blob) for weight in manifest.weights}
-        )
+        solved = {weight.module: self._deltas.read(weight.blob) for weight in manifest.weights}
+        model = replace(self._editor.model_with(solved), tokenizer=self._tokenizer)
         left = [fact_id for fact_id in facts if fact_id not in self._scores]
         for start in range(0, len(left), SLICE_FACTS):
             part, begun = left[start : start + SLICE_FACTS], time.monotonic()
             asked = [core_fact(facts[fact_id]) for fact_id in part]
-            measured, _ = within_budget(self._tokenizer, asked)
-            scores = evaluate_facts(
-                view, self._editor.structure, self._tokenizer, measured, give_way
-            )
+            measured, _ = within_budget(model.tokenizer, asked)
+            scores = evaluate_facts(model, measured, give_way)
             self._scores.update(zip(part, scores, strict=True))
             self._seconds += time.monotonic() - begun
             after_slice()

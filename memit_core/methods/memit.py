@@ -25,15 +25,15 @@ class Memit:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
 
-    def prepare(self, progress: Progress) -> None:
-        """Templates, covariance and its factors."""
+    def prepare(self, progress: Progress) -> Mapping[str, str]:
+        """Templates, covariance and its factors; digests of what the first two depend on."""
         self._editor.prepare(progress)
-        self._editor.factorise(progress)
-
-    def sources(self) -> Mapping[str, str]:
-        """Digests of the templates and of what the covariance is taken from."""
-        editor = self._editor
-        return {"templates": editor.contexts_digest, "covariance": editor.covariance_digest}
+        preparation = self._editor.preparation
+        preparation.factorise(progress)
+        return {
+            "templates": preparation.contexts_digest,
+            "covariance": preparation.covariance_digest,
+        }
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters, λ as it is for so many subjects or as given."""

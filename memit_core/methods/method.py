@@ -25,15 +25,15 @@ class Method(Protocol):
     def revision(self) -> int:
         """Raised when the same facts and options give other changes."""
 
-    def prepare(self, progress: Progress) -> None:
-        """Make what every solution needs; again it does nothing.
+    def prepare(self, progress: Progress) -> Mapping[str, str]:
+        """Make what every solution needs, unless it is there.
+
+        Returns:
+            Its digests by name, for the manifest.
 
         Raises:
             MemitError: it cannot be made of this model and corpus.
         """
-
-    def sources(self) -> Mapping[str, str]:
-        """Digests of what was prepared, by name, for the manifest."""
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
         """All that these facts are written with, JSON-ready.

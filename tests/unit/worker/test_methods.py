@@ -41,10 +41,8 @@ class Constant:
         self.asked.clear()
         self._structure = editor.structure
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: Progress) -> Mapping[str, str]:
         progress("prepare", 1, 1)
-
-    def sources(self) -> Mapping[str, str]:
         return {}
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
