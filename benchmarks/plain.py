@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from memit_core.compute_z import STOP_LOSS
 from memit_core.edit import Editor
 from memit_core.facts import Group
 from memit_core.model import Model
@@ -21,6 +20,7 @@ from memit_core.structure import first_tensor
 from memit_core.tokens import Row, collate, prompt_row, subject_row, target_row
 from memit_core.trace import hooked
 from memit_core.views import set_weight, view_of
+from memit_core.z_optimisation import STOP_LOSS
 
 
 class PlainMemit:

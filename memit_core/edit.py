@@ -24,7 +24,7 @@ import torch
 
 from memit_core.cache import Cache, MemoryCache
 from memit_core.check_facts import check_written
-from memit_core.compute_z import Target, compute_z
+from memit_core.compute_z import compute_z
 from memit_core.corpus import default_corpus
 from memit_core.errors import NonFinite
 from memit_core.facts import Group
@@ -37,6 +37,7 @@ from memit_core.progress import Progress, silent
 from memit_core.revision import METHOD_REVISION
 from memit_core.running_sums import SAVE_SECONDS
 from memit_core.weights import Delta, Solved
+from memit_core.z_optimisation import Target
 
 
 class Editor:

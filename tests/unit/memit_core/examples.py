@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memit_core.compute_z import Target, compute_z
+from memit_core.compute_z import compute_z
 from memit_core.decoder import Decoder
 from memit_core.edit import Editor
 from memit_core.facts import Fact, Group
@@ -16,6 +16,7 @@ from memit_core.loading import LoadedModel, adopt_model
 from memit_core.precision import fast_decoder
 from memit_core.progress import silent
 from memit_core.weights import Delta, Solved
+from memit_core.z_optimisation import Target
 from tests.device import DEVICE
 from tests.reference import Settings
 from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
