@@ -32,7 +32,7 @@ class _End:
     ids: tuple[int, ...]
 
 
-class _Batch:
+class _RowBatch:
     """Rows that walk together."""
 
     def __init__(self, decoder: Decoder, ends: Sequence[_End]) -> None:
@@ -74,7 +74,7 @@ class KeyWalk:
         facts = [fact for group in groups for fact in group.facts]
         self._group = torch.tensor([g for g, group in enumerate(groups) for _ in group.facts])
         self._facts, self._contexts = len(facts), len(contexts)
-        self._batches: list[_Batch] = []
+        self._batches: list[_RowBatch] = []
         together: list[list[_End]] = [[] for _ in contexts]
         for f, fact in enumerate(facts):
             for c, context in enumerate(contexts_of(model.tokenizer, fact, contexts)):
@@ -86,7 +86,7 @@ class KeyWalk:
             together = [together[0], [end for ends in together[1:] for end in ends]]
         decoder = Decoder(model)
         for ends in together:
-            self._batches += [_Batch(decoder, batch) for batch in _batches(ends)]
+            self._batches += [_RowBatch(decoder, batch) for batch in _batches(ends)]
 
     @torch.no_grad()
     def at(self, layer: int) -> Seen:

@@ -16,7 +16,7 @@ from memit_core.errors import OutOfMemory
 from memit_core.facts import Group
 from memit_core.hparams import HParams
 from memit_core.precision import memory_budget, out_of_memory
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.z_optimisation import Optimisation, Target
 from memit_core.z_rows import GroupRows, group_rows
 
@@ -28,7 +28,7 @@ def compute_z(
     hparams: HParams,
     contexts: Sequence[str],
     groups: Sequence[Group],
-    progress: Progress,
+    progress: ProgressCallback,
     *,
     max_tokens: int | None = None,
     batch_tokens: int | None = None,
@@ -81,7 +81,7 @@ def compute_z(
 
 
 def _reporter(
-    progress: Progress, before: int, size: int, total: int, steps: int
+    progress: ProgressCallback, before: int, size: int, total: int, steps: int
 ) -> Callable[[int, float], None]:
     """Progress in steps of a fact, so that a single one moves too; one short of a batch's end until
     it is reached, since some groups take more steps than the others."""

@@ -16,7 +16,7 @@ import torch
 from memit_core.errors import MemitError, NonFinite
 from memit_core.hparams import HParams
 from memit_core.model import Model
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.running_sums import SAVE_SECONDS, RunningSums
 from memit_core.tokens import Row, collate
 from memit_core.trace import run_until
@@ -66,7 +66,7 @@ def compute_covariance(
     model: Model,
     hparams: HParams,
     corpus: str,
-    progress: Progress,
+    progress: ProgressCallback,
     partial: Path | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[int, torch.Tensor]:

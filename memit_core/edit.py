@@ -33,7 +33,7 @@ from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
 from memit_core.model import Model
 from memit_core.prepare import Preparation, Prepared
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.revision import METHOD_REVISION
 from memit_core.running_sums import SAVE_SECONDS
 from memit_core.weights import Delta, Solved
@@ -89,7 +89,7 @@ class Editor:
             save_seconds=save_seconds,
         )
 
-    def prepare(self, progress: Progress = silent) -> Prepared:
+    def prepare(self, progress: ProgressCallback = silent) -> Prepared:
         """What every edit needs; see `Preparation.everything`."""
         return self.preparation.everything(progress)
 
@@ -120,7 +120,7 @@ class Editor:
         parts = [METHOD_REVISION, self.hparams.z_digest, contexts, group.digest]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
-    def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
+    def targets(self, groups: Sequence[Group], progress: ProgressCallback = silent) -> list[Target]:
         """z of every group: kept ones are read back, the others optimised together.
 
         A target that is not finite is returned but never kept.
@@ -163,7 +163,7 @@ class Editor:
     def solve(
         self,
         groups: Sequence[Group],
-        progress: Progress = silent,
+        progress: ProgressCallback = silent,
         *,
         mom2_update_weight: float | None = None,
     ) -> dict[str, Delta]:

@@ -14,9 +14,9 @@ from torch.nn import functional
 from memit_core.facts import Fact
 from memit_core.held_out import HeldOutText
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.target_scores import TargetScore, score_targets
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 
 CONTROL_TOKENS = 512
 CONTROL_CHARS = 8_000
@@ -51,7 +51,7 @@ class Drift:
 
 
 def evaluate_facts(
-    model: Model, facts: Sequence[Fact], progress: Progress = silent
+    model: Model, facts: Sequence[Fact], progress: ProgressCallback = silent
 ) -> list[FactScore]:
     """Score each fact on the weights of `model`."""
     if not facts:
@@ -113,7 +113,7 @@ class ControlText:
 @torch.no_grad()
 def next_token(model: Model, prompt: str) -> tuple[int, float]:
     """The most probable next token after `prompt` and its log-probability."""
-    ids = torch.tensor([encode(model.tokenizer, prompt)[0]], device=model.device)
+    ids = torch.tensor([encode_text(model.tokenizer, prompt)[0]], device=model.device)
     logits = model.view(input_ids=ids, use_cache=False).logits[0, -1]
     log_p = functional.log_softmax(logits.float(), -1)
     best = int(log_p.argmax())

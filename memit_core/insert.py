@@ -17,7 +17,7 @@ from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.model import Model
 from memit_core.prepare import Prepared
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.solve import Solver
 from memit_core.target_scores import score_targets
 from memit_core.tokens import contexts_of, prefixed
@@ -51,7 +51,7 @@ class Insertion:
         self._groups, self._z = groups, z
         self._seen: dict[int, Seen] = {}
 
-    def run(self, progress: Progress) -> dict[str, Delta]:
+    def run(self, progress: ProgressCallback) -> dict[str, Delta]:
         """The changes that write the groups, by module path, the lowest layer first.
 
         Raises:
@@ -74,7 +74,7 @@ class Insertion:
         return solved
 
     def _write(
-        self, weights: torch.Tensor, progress: Progress, done: int, total: int
+        self, weights: torch.Tensor, progress: ProgressCallback, done: int, total: int
     ) -> dict[str, Delta]:
         """Solve layer by layer; what is stored is what the next layer sees.
 
@@ -115,7 +115,7 @@ class Insertion:
         parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
-    def _missed(self, solved: Solved, progress: Progress) -> torch.Tensor:
+    def _missed(self, solved: Solved, progress: ProgressCallback) -> torch.Tensor:
         """Which groups have a fact that a greedy answer does not say, [groups] bool."""
         model = edited(self._loaded, solved)
         # In the precision of the z optimisation, whose cast weights serve here too.
@@ -138,7 +138,7 @@ class Insertion:
         return missed
 
 
-def _at(progress: Progress, at: int, of: int) -> Progress:
+def _at(progress: ProgressCallback, at: int, of: int) -> ProgressCallback:
     """What the check tells: that the insertion is where it is."""
 
     def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001

@@ -18,7 +18,7 @@ from memit_core.default_model import DEFAULT_MODEL, default_model_path
 from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.structure import Structure
 from memit_core.transformers_internals import is_quantised, warn_if_untested
 from memit_core.views import view_of
@@ -90,7 +90,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> LoadedModel:
     """Load a Hugging Face causal model by folder or hub name; never runs code from the model.
 

@@ -16,7 +16,7 @@ from memit_core.decoder import Decoder
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.precision import fast_decoder, z_dtype
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.solve import Solver
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
 from memit_core.word_ends import word_ends
@@ -68,7 +68,7 @@ class Preparation:
         self._decoders: tuple[Decoder, Decoder] | None = None
         self._word_ends: torch.Tensor | None = None
 
-    def everything(self, progress: Progress = silent) -> Prepared:
+    def everything(self, progress: ProgressCallback = silent) -> Prepared:
         """What is missing is made now, which may take minutes.
 
         Raises:
@@ -79,7 +79,7 @@ class Preparation:
         covariance = self.covariance(progress)
         return Prepared(contexts, covariance, self.solvers(), self.decoders(), self.word_ends())
 
-    def contexts(self, progress: Progress = silent) -> tuple[str, ...]:
+    def contexts(self, progress: ProgressCallback = silent) -> tuple[str, ...]:
         """Context prefixes, the empty one first."""
         if self._contexts is None:
             progress("templates", 0, 1)
@@ -98,7 +98,7 @@ class Preparation:
         """SHA-256 in hex of the context prefixes."""
         return hashlib.sha256(json.dumps(self.contexts()).encode()).hexdigest()
 
-    def covariance(self, progress: Progress = silent) -> dict[int, torch.Tensor]:
+    def covariance(self, progress: ProgressCallback = silent) -> dict[int, torch.Tensor]:
         """C by layer, [m, m] float32."""
         if self._covariance is None:
             name = f"covariance/{self.covariance_digest}"
@@ -141,7 +141,7 @@ class Preparation:
             self._solvers = {layer: Solver(c, device) for layer, c in self.covariance().items()}
         return self._solvers
 
-    def factorise(self, progress: Progress = silent) -> None:
+    def factorise(self, progress: ProgressCallback = silent) -> None:
         """Make the factor of each layer's C, which the first edit of few facts would make."""
         missing = [solver for solver in self.solvers().values() if not solver.factored]
         for i, solver in enumerate(missing):

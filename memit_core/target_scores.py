@@ -18,7 +18,7 @@ from memit_core.decoder import Decoder
 from memit_core.errors import MemitError
 from memit_core.joining import compose, goes_on
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.tokens import Row, collate, continuation_row
 from memit_core.trace import run_until
 
@@ -57,7 +57,7 @@ class TargetScore:
 def score_targets(
     model: Model,
     pairs: Sequence[tuple[str, str]],
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
     *,
     ends: Collection[int] = (),
 ) -> list[TargetScore]:

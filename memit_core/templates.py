@@ -12,7 +12,7 @@ import torch
 
 from memit_core.hparams import HParams
 from memit_core.model import Model
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 
 OPENINGS = ("The", "Therefore", "Because", "I", "You")
 TOP_K = 5
@@ -28,7 +28,7 @@ def sample_contexts(model: Model, hparams: HParams) -> list[str]:
     tokenizer, generator = model.tokenizer, torch.Generator().manual_seed(SEED)
     prefixes = [""]
     for i in range(hparams.n_contexts):
-        ids, _ = encode(tokenizer, OPENINGS[i % len(OPENINGS)])
+        ids, _ = encode_text(tokenizer, OPENINGS[i % len(OPENINGS)])
         while len(ids) < hparams.context_length:
             ids = [*ids, _sample(model, ids, generator)]
         text = tokenizer.decode(ids, skip_special_tokens=True)

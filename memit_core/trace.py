@@ -11,7 +11,7 @@ from torch import nn
 
 from memit_core.model import Model
 from memit_core.structure import first_tensor
-from memit_core.tokens import Batch
+from memit_core.tokens import TokenBatch
 
 
 class _Stop(Exception):
@@ -29,7 +29,7 @@ def hooked(handles: list[Any]) -> Iterator[None]:
 
 
 def run_until(
-    model: Model, path: str, batch: Batch, see: dict[str, Callable[[torch.Tensor], None]]
+    model: Model, path: str, batch: TokenBatch, see: dict[str, Callable[[torch.Tensor], None]]
 ) -> torch.Tensor:
     """Forward through the decoder up to the module at `path`; return its output [rows, tokens, d].
 

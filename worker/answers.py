@@ -21,7 +21,7 @@ from contracts.generation import (
 )
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from worker.engine.engine import Engine
 from worker.engine.versioned import ServingView
 
@@ -94,7 +94,7 @@ class Answers:
         self,
         weights: Mapping[str, torch.Tensor],
         questions: Sequence[Question],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> list[Answer]:
         """Greedy answers of the base and of `weights` (by module path, as served).
 

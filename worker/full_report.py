@@ -21,7 +21,7 @@ from contracts.transport import REPORTER_LOCK
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.evaluate import FactScore, evaluate_facts
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from registry.commit import ACTIVE
 from registry.registry import Registry
 from worker.core_fact import core_fact
@@ -126,7 +126,7 @@ class FullReporter:
                 return version
         return None
 
-    def _give_way(self, version: str, stopping: threading.Event) -> Progress:
+    def _give_way(self, version: str, stopping: threading.Event) -> ProgressCallback:
         """A progress that lets everything else go first; raises Cancelled."""
 
         def give_way(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
@@ -143,7 +143,7 @@ class FullReporter:
         return give_way
 
     def _measure(
-        self, version: str, give_way: Progress, after_slice: Callable[[], object]
+        self, version: str, give_way: ProgressCallback, after_slice: Callable[[], object]
     ) -> FullReport:
         """Scores of the version's live facts on its own view, those of an earlier call reused."""
         if version != self._version:

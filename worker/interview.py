@@ -10,8 +10,8 @@ import torch
 from memit_core.facts import Fact
 from memit_core.joining import compose, goes_on
 from memit_core.loading import LoadedModel
-from memit_core.progress import Progress
-from memit_core.tokens import encode, joined, target_ids
+from memit_core.progress import ProgressCallback
+from memit_core.tokens import encode_text, joined, target_ids
 from worker.answers import BASE, EDITED, Answer, Answers, Question
 from worker.engine.text import Detokenizer
 from worker.neighbors import neighbors
@@ -69,7 +69,7 @@ class Interview:
         facts: Sequence[Fact],
         likely: Sequence[bool],
         live: Collection[Fact],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> Told:
         """Ask the facts and some neighbours.
 
@@ -102,7 +102,7 @@ class Interview:
 
     def _expected(self, fact: Fact) -> tuple[str, int]:
         """The target as an answer shows it, and for how many tokens to ask."""
-        ids, _ = encode(self._tokenizer, fact.filled)
+        ids, _ = encode_text(self._tokenizer, fact.filled)
         targets = target_ids(self._tokenizer, fact.filled, fact.target_new)
         shown = Detokenizer(self._tokenizer, ids)
         text = "".join([*map(shown.push, targets), shown.end()])

@@ -17,7 +17,7 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Fact as CoreFact
 from memit_core.methods import Method
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.software import software
 from registry.registry import Registry
 from worker.core_fact import core_fact
@@ -72,7 +72,7 @@ class VersionMaker:
         self._solutions = Solutions(registry, method, editor.loaded, deltas)
         self._quality: Quality | None = None
 
-    def prepare(self, progress: Progress) -> Prepared:
+    def prepare(self, progress: ProgressCallback) -> Prepared:
         """Make what is missing of it: what the method needs, the base's states on the control text.
 
         Raises:

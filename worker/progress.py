@@ -31,7 +31,7 @@ class Interrupted(Cancelled):
 
 
 class EditProgress:
-    """A `memit_core.progress.Progress` of one attempt at one edit.
+    """A `memit_core.progress.ProgressCallback` of one attempt at one edit.
 
     Raises from a call:
         Cancelled: a client asked for the edit to be cancelled.

@@ -15,7 +15,7 @@ from contracts.versions import Canary
 from memit_core.edit import Editor
 from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
 from memit_core.model import Model
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from worker.core_fact import core_fact
 from worker.interview import Interview, Verdict
 from worker.measured_prompts import within_budget
@@ -56,7 +56,7 @@ class Quality:
         edited: Collection[str],
         plan: Plan,
         older: Mapping[str, Fact],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> Report:
         """How the facts of `plan` fare on the weights of `model`, and some of the `older` ones.
 

@@ -24,7 +24,7 @@ LOG_SECONDS = 5.0
 
 
 class Starting:
-    """A `memit_core.progress.Progress` from the first step of the start until `finish`.
+    """A `memit_core.progress.ProgressCallback` from the first step of the start until `finish`.
 
     A thread of its own tells Redis every second and at each new stage: the start neither waits for
     Redis nor looks dead in a long step.

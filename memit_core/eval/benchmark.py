@@ -24,7 +24,7 @@ from memit_core.evaluate import CONTROL_CHARS
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText, TextScore
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 
 GENERATIONS = 20
 
@@ -81,7 +81,7 @@ def run(
     dataset: Dataset,
     records: Sequence[Record],
     options: Options | None = None,
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> Result:
     """Measure `records`, write them in batches, measure again.
 
@@ -123,7 +123,7 @@ class _Bench:
         dataset: Dataset,
         records: Sequence[Record],
         options: Options,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self.editor = editor
         self.dataset = dataset
@@ -138,7 +138,11 @@ class _Bench:
             self.base_text = self.text.score(base)
 
     def measure(
-        self, model: Model, records: Sequence[Record], when: str, progress: Progress | None = None
+        self,
+        model: Model,
+        records: Sequence[Record],
+        when: str,
+        progress: ProgressCallback | None = None,
     ) -> list[Measures]:
         """Measures of `records` on the weights of `model`."""
         tell = _named(progress or self.progress, when)
@@ -172,7 +176,7 @@ class _Bench:
         return measures, texts
 
 
-def _named(progress: Progress, when: str) -> Progress:
+def _named(progress: ProgressCallback, when: str) -> ProgressCallback:
     """The same, with stages told as "evaluate before" and so on."""
 
     def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:

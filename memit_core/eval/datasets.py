@@ -15,7 +15,7 @@ from memit_core.eval.references import NO_REFERENCES, References
 from memit_core.eval.zsre import measure_zsre, zsre_questions
 from memit_core.eval.zsre_file import zsre_record
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.target_scores import TargetScore, score_targets
 
 
@@ -49,7 +49,7 @@ class Dataset:
         return [self.record(RawRecord(values[i], file, i), references) for i in chosen]
 
     def score(
-        self, model: Model, records: Sequence[Record], progress: Progress = silent
+        self, model: Model, records: Sequence[Record], progress: ProgressCallback = silent
     ) -> list[Measures]:
         """Ask everything of every record on the weights of `model`, one entry a record.
 

@@ -12,7 +12,7 @@ from memit_core.eval.measures import Measures
 from memit_core.eval.records import Record
 from memit_core.eval.text_scores import ReferenceScore, generation_entropy
 from memit_core.model import Model
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 
 
 class GenerationScores:
@@ -46,7 +46,7 @@ class GenerationScores:
         model: Model,
         records: Sequence[Record],
         measures: Sequence[Measures],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> list[Measures]:
         """The measures with GE and RS where the record is one of those chosen.
 

@@ -8,8 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from memit_core.model import Model
-from memit_core.progress import Progress, silent
-from memit_core.tokens import encode
+from memit_core.progress import ProgressCallback, silent
+from memit_core.tokens import encode_text
 from memit_core.views import view_of
 
 TOP_K = 5
@@ -27,7 +27,7 @@ def free_texts(
     seed: int,
     tokens: int = TOKENS,
     top_k: int = TOP_K,
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> list[str]:
     """Each prompt with its continuation, `tokens` tokens together, in the order given.
 
@@ -38,7 +38,7 @@ def free_texts(
         Cancelled: raised by `progress`.
     """
     tokenizer, device = model.tokenizer, model.device
-    ids = [encode(tokenizer, prompt)[0] for prompt in prompts]
+    ids = [encode_text(tokenizer, prompt)[0] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     texts: dict[int, str] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

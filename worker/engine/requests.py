@@ -18,7 +18,7 @@ from contracts.generation import (
     TokenEvent,
     Usage,
 )
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 from worker.engine.sampling import Sampler
 from worker.engine.text import Detokenizer, StopStrings
 
@@ -126,7 +126,7 @@ def tokenise(
     Raises:
         InvalidRequest: it has no tokens, one that the model cannot read, or too many.
     """
-    ids, _ = encode(tokenizer, task.prompt)
+    ids, _ = encode_text(tokenizer, task.prompt)
     if not ids:
         raise _refused("/prompt", "tokenises to nothing")
     if len(ids) >= limit:

@@ -15,7 +15,7 @@ from memit_core.cache import MemoryCache
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled, OutOfMemory
 from memit_core.facts import Fact, group_facts
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.z_optimisation import Optimisation, Target
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
 
@@ -228,7 +228,7 @@ def test_a_stage_that_is_broken_off_keeps_what_its_batches_found(
     groups, steps = group_facts(FACTS), HPARAMS.v_num_grad_steps
     totals: list[int] = []
 
-    def broken_off_after(batches: int) -> Progress:
+    def broken_off_after(batches: int) -> ProgressCallback:
         def tell(_stage: str, done: int, total: int, *, loss: float | None = None) -> None:
             totals.append(total)
             if done > batches * steps:
