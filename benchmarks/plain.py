@@ -85,7 +85,7 @@ class PlainMemit:
         covariance = self.prepared.covariance
         view = view_of(self.model.view)
         for i, layer in enumerate(hp.layers):
-            found = [self._look(view, group, layer) for group in groups]
+            found = [self._key_and_state(view, group, layer) for group in groups]
             keys = torch.stack([key for key, _ in found], dim=1).double()
             states = torch.stack([state for _, state in found], dim=1).double()
             residual = (torch.stack(list(z), dim=1).double() - states) / (len(hp.layers) - i)
@@ -97,25 +97,27 @@ class PlainMemit:
             set_weight(view, path, new.to(old.dtype).contiguous())
         return self.model.with_view(view)
 
-    def _look(self, view: Any, group: Group, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _key_and_state(
+        self, view: Any, group: Group, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """k [m] at a layer and h [d] at the last edited one, of one fact."""
         rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.prepared.contexts]
         batch = collate(rows, self.model.device)
         at = (torch.arange(len(rows)), batch.lookup)
-        seen: dict[str, torch.Tensor] = {}
+        read: dict[str, torch.Tensor] = {}
 
         def key(_module: Any, args: Any, _output: Any) -> None:
-            seen["key"] = args[0][at]
+            read["key"] = args[0][at]
 
         def state(_module: Any, _args: Any, output: Any) -> None:
-            seen["state"] = first_tensor(output)[at][0]
+            read["state"] = first_tensor(output)[at][0]
 
         block = view.get_submodule(self.last_block)
         projection = view.get_submodule(self.model.structure.projections[layer])
         with hooked([projection.register_forward_hook(key), block.register_forward_hook(state)]):
             view(**batch.inputs(), use_cache=False)
-        keys = seen["key"]
-        return (keys[0] + keys[1:].mean(0)) / 2, seen["state"]
+        keys = read["key"]
+        return (keys[0] + keys[1:].mean(0)) / 2, read["state"]
 
 
 def _target_log_p(log_p: torch.Tensor, row: Row) -> torch.Tensor:

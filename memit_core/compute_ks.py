@@ -44,8 +44,8 @@ class _RowBatch:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a layer sees of each group, the mean over its facts; float64, on the CPU."""
+class LayerInputs:
+    """What a layer is solved from, of each group the mean over its facts; float64, on the CPU."""
 
     bare: torch.Tensor
     """Keys [m, groups], the projection's input, of the bare prompts."""
@@ -89,8 +89,8 @@ class KeyWalk:
             self._batches += [_RowBatch(decoder, batch) for batch in _batches(ends)]
 
     @torch.no_grad()
-    def at(self, layer: int) -> Seen:
-        """Walk up to `layer`, and look."""
+    def at(self, layer: int) -> LayerInputs:
+        """Walk up to `layer`, and read its keys and the states that its change shall move."""
         structure = self._model.structure
         keys = torch.zeros(self._facts, self._contexts, structure.intermediate, dtype=torch.float64)
         states = torch.zeros(self._facts, structure.hidden, dtype=torch.float64)
@@ -99,13 +99,13 @@ class KeyWalk:
             batch.walk.advance(layer - 1)
             here = (torch.arange(len(batch.last), device=batch.last.device), batch.last)
             goes_on = self._last if batch.context[0] == 0 else None
-            inputs, out = batch.walk.look(projection, goes_on)
+            inputs, out = batch.walk.read_input(projection, goes_on)
             keys[batch.fact, batch.context] = inputs[here].cpu().double()
             if out is not None:
                 states[batch.fact] = out[here].cpu().double()
         bare = keys[:, 0]
         sampled = keys[:, 1:].mean(1) if self._contexts > 1 else bare
-        return Seen(*(self._over_facts(values).T for values in (bare, sampled, states)))
+        return LayerInputs(*(self._over_facts(values).T for values in (bare, sampled, states)))
 
     def _over_facts(self, values: torch.Tensor) -> torch.Tensor:
         """[facts, n] → [groups, n], the mean over each group's facts."""

@@ -98,8 +98,8 @@ def compute_covariance(
 
             return read
 
-        seen = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
-        run_until(model, last, batch, seen)
+        readers = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
+        run_until(model, last, batch, read_inputs=readers)
         running.batch_done()
     progress("covariance", total, total)
     running.finish()

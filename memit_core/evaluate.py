@@ -79,7 +79,7 @@ def _questions(fact: Fact) -> list[tuple[str, str]]:
 
 
 def _fact_score(fact: Fact, answers: Sequence[TargetScore]) -> FactScore:
-    success, p_new = answers[0].said, answers[0].p
+    success, p_new = answers[0].exact, answers[0].p
     if fact.target_true is None:
         return FactScore(success, p_new, None, None, None)
     p = [answer.p for answer in answers]

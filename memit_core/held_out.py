@@ -65,5 +65,5 @@ class HeldOutText:
         parts = []
         for row in self._rows:
             batch = collate([row], model.device)
-            parts.append(run_until(model, model.structure.blocks[-1], batch, {})[0, :-1])
+            parts.append(run_until(model, model.structure.blocks[-1], batch)[0, :-1])
         return torch.cat(parts)

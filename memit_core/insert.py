@@ -1,8 +1,8 @@
 """Insertion: the change of each edited matrix that makes the subjects' states their z.
 
 Algorithm 1 of the paper. Where the hyperparameters ask for it, a fact has two key columns, and
-facts that the edited model does not yet say are given more weight and all are solved anew: a large
-λ then spares other text, and still every fact is written as strongly as it takes.
+facts that a greedy answer of the edited model misses are given more weight and all are solved anew:
+a large λ then spares other text, and still every fact is written as strongly as it takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from memit_core.compute_ks import KeyWalk, Seen
+from memit_core.compute_ks import KeyWalk, LayerInputs
 from memit_core.facts import Group
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
@@ -49,7 +49,8 @@ class Insertion:
     ) -> None:
         self._loaded, self._prepared, self._hparams = loaded, prepared, hparams
         self._groups, self._z = groups, z
-        self._seen: dict[int, Seen] = {}
+        self._first: dict[int, LayerInputs] = {}
+        """By layer, of the first round."""
 
     def run(self, progress: ProgressCallback) -> dict[str, Delta]:
         """The changes that write the groups, by module path, the lowest layer first.
@@ -76,47 +77,49 @@ class Insertion:
     def _write(
         self, weights: torch.Tensor, progress: ProgressCallback, done: int, total: int
     ) -> dict[str, Delta]:
-        """Solve layer by layer; what is stored is what the next layer sees.
+        """Solve layer by layer, each on the weights that are stored for those below.
 
         At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far.
         The keys are those of the first time: another weight of some facts hardly moves them.
         """
         hp, model = self._hparams, self._loaded.runnable()
         contexts = self._prepared.contexts
-        if self._seen:
+        if self._first:
             contexts = contexts[:1]
         walk = KeyWalk(model, self._groups, contexts, hp.layers[-1])
         solved: dict[str, Delta] = {}
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
-            seen = self._seen.get(layer, now)
+            first = self._first.get(layer, now)
             if hp.reweight_rounds:
-                self._seen[layer] = seen
+                self._first[layer] = first
             residual = (self._z - now.states) / (len(hp.layers) - i)
-            right = self._solved_keys(self._prepared.solvers[layer], seen, weights)
+            right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
             solved[path] = smallest(residual, right)
             _change(model, self._loaded, path, solved[path])
         return solved
 
-    def _solved_keys(self, solver: Solver, seen: Seen, weights: torch.Tensor) -> torch.Tensor:
+    def _solved_keys(
+        self, solver: Solver, inputs: LayerInputs, weights: torch.Tensor
+    ) -> torch.Tensor:
         """X [m, groups] float64 of the weighted least squares, so that ΔW = R Xᵀ for residuals R.
 
         A group's two columns have one residual, so that their solved keys add up.
         """
         share, old_weight = self._hparams.bare_share, self._hparams.mom2_update_weight
         if share is None:
-            columns = [((seen.bare + seen.sampled) / 2, weights)]
+            columns = [((inputs.bare + inputs.sampled) / 2, weights)]
         else:
-            columns = [(seen.bare, weights * share), (seen.sampled, weights * (1 - share))]
+            columns = [(inputs.bare, weights * share), (inputs.sampled, weights * (1 - share))]
         roots = [weight.sqrt() for _, weight in columns]
         keys = torch.cat([key * root for (key, _), root in zip(columns, roots, strict=True)], dim=1)
         parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
     def _missed(self, solved: Solved, progress: ProgressCallback) -> torch.Tensor:
-        """Which groups have a fact that a greedy answer does not say, [groups] bool."""
+        """Which groups have a fact whose greedy answer is not its target, [groups] bool."""
         model = edited(self._loaded, solved)
         # In the precision of the z optimisation, whose cast weights serve here too.
         _, fast = self._prepared.decoders
@@ -134,17 +137,17 @@ class Insertion:
         ends = range(len(pairs)) if self._hparams.v_end_factor else ()
         scores = score_targets(model, pairs, progress, ends=ends)
         missed = torch.zeros(len(self._groups), dtype=torch.bool)
-        missed[[g for (g, _), score in zip(facts, scores, strict=True) if not score.said]] = True
+        missed[[g for (g, _), score in zip(facts, scores, strict=True) if not score.exact]] = True
         return missed
 
 
 def _at(progress: ProgressCallback, at: int, of: int) -> ProgressCallback:
-    """What the check tells: that the insertion is where it is."""
+    """The check reports that the insertion is where it is."""
 
-    def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
+    def report(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
         progress("insert", at, of)
 
-    return tell
+    return report
 
 
 def edited(loaded: LoadedModel, solved: Solved) -> Model:

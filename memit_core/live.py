@@ -93,9 +93,9 @@ def _part(
     slots = (lookup[:, None] + torch.arange(-before, 0, device=device)).clamp_min(0)
     kept: dict[int, KeysValues] = {}
 
-    def align(block: int, seen: KeysValues) -> None:
+    def align(block: int, attended: KeysValues) -> None:
         index = slots[:, None, :, None]
-        keys, values = (torch.take_along_dim(side, index, dim=2) for side in seen)
+        keys, values = (torch.take_along_dim(side, index, dim=2) for side in attended)
         kept[block] = (keys, values)
 
     beginnings = [row.ids[: max(row.lookup, 1)] for row in rows]

@@ -1,4 +1,4 @@
-"""How long work tells its caller where it is, and how the caller stops it."""
+"""How long work reports to its caller where it is, and how the caller stops it."""
 
 from __future__ import annotations
 

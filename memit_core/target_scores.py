@@ -48,7 +48,7 @@ class TargetScore:
         return all(self.hits)
 
     @property
-    def said(self) -> bool:
+    def exact(self) -> bool:
         """Whether a greedy answer is the target, and ends where it ends."""
         return self.greedy and self.ends is not False
 
@@ -90,7 +90,7 @@ def score_targets(
         chunk, by_length = by_length[:count], by_length[count:]
         firsts = [rows[wanted[ids][0]] for ids in chunk]
         batch = collate(firsts, model.device)
-        hidden = run_until(model, model.structure.blocks[-1], batch, {})
+        hidden = run_until(model, model.structure.blocks[-1], batch)
         of = [(k, i) for k, ids in enumerate(chunk) for i in wanted[ids]]
         at = [k for k, i in of for _ in _positions(rows[i])]
         positions = [p for _, i in of for p in _positions(rows[i])]

@@ -50,7 +50,7 @@ class Answer:
     """Why there is no whole answer, in words."""
     ended: bool = field(default=False, repr=False)
 
-    def hear(self, event: StartEvent | TokenEvent | EndEvent | ErrorEvent) -> None:
+    def take_event(self, event: StartEvent | TokenEvent | EndEvent | ErrorEvent) -> None:
         """Take an event of the engine."""
         if isinstance(event, TokenEvent):
             self.text += event.text
@@ -113,7 +113,7 @@ class Answers:
                     sampling=Sampling(max_tokens=question.max_tokens),
                     deadline=NEVER,
                 )
-                self._engine.submit(task, answer.hear)
+                self._engine.submit(task, answer.take_event)
             while self._engine.busy:
                 progress("evaluate", sum(answer.ended for answer in answers), len(answers))
                 self._engine.step()

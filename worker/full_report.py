@@ -1,7 +1,7 @@
 """The full report of a version: all its live facts, measured in the background after its commit.
 
-It gives way between any two forwards: at once to an edit on this worker and to a stop, for a moment
-to generation. What was measured by then is kept, unless another version is due meanwhile.
+It is preempted between any two forwards: at once by an edit on this worker and by a stop, for a
+moment by generation. What was measured by then is kept, unless another version is due meanwhile.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 SLICE_FACTS = 64
 """Facts that are measured together, and measured again if something else came first."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 RETRY_SECONDS = 60.0
 LOCK_SECONDS = 120.0
-REST_SECONDS = 2.0
+GENERATION_WAIT_SECONDS = 2.0
 """How long each forward waits while rows are generated; then it runs, or a report never came."""
-REST_STEP_SECONDS = 0.05
+GENERATION_POLL_SECONDS = 0.05
 
 
 class FullReporter:
@@ -79,7 +79,7 @@ class FullReporter:
     def keep_reporting(self, stopping: threading.Event) -> None:
         """Report until `stopping`; the body of a thread."""
         while not stopping.is_set():
-            pause = LOOK_SECONDS
+            pause = POLL_SECONDS
             try:
                 self.report(stopping)
             except (Cancelled, RedisError) as reason:
@@ -95,7 +95,7 @@ class FullReporter:
         """Measure the version that is due and keep its report; its id, or None if none is due.
 
         Raises:
-            Cancelled: it gave way; the next call goes on from there.
+            Cancelled: it was preempted; the next call goes on from there.
             RedisError: another worker is at it, or Redis does not answer.
             RegistryError: the version or its weights cannot be read.
             OSError: the disk is full or broken.
@@ -103,11 +103,11 @@ class FullReporter:
         version = self._due()
         if version is None:
             return None
-        give_way = self._give_way(version, stopping)
-        give_way("evaluate", 0, 1)
+        progress = self._preemptible(version, stopping)
+        progress("evaluate", 0, 1)
         # The lock saves work. That a report is put once makes two reporters harmless.
         with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:
-            report = self._measure(version, give_way, lock.reacquire)
+            report = self._measure(version, progress, lock.reacquire)
             self._registry.full_reports.put(version, report)
         log.info("%s: measured %d of %d live facts", version, report.facts, report.live)
         return version
@@ -126,24 +126,24 @@ class FullReporter:
                 return version
         return None
 
-    def _give_way(self, version: str, stopping: threading.Event) -> ProgressCallback:
+    def _preemptible(self, version: str, stopping: threading.Event) -> ProgressCallback:
         """A progress that lets everything else go first; raises Cancelled."""
 
-        def give_way(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
+        def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
             if done == total:
                 return  # no forward follows
-            until = time.monotonic() + REST_SECONDS
+            until = time.monotonic() + GENERATION_WAIT_SECONDS
             while True:
                 if stopping.is_set() or self._editing() or self._due() != version:
                     raise Cancelled(f"something else comes before the full report of {version}")
                 if not self._generating() or time.monotonic() > until:
                     return
-                stopping.wait(REST_STEP_SECONDS)
+                stopping.wait(GENERATION_POLL_SECONDS)
 
-        return give_way
+        return progress
 
     def _measure(
-        self, version: str, give_way: ProgressCallback, after_slice: Callable[[], object]
+        self, version: str, progress: ProgressCallback, after_slice: Callable[[], object]
     ) -> FullReport:
         """Scores of the version's live facts on its own view, those of an earlier call reused."""
         if version != self._version:
@@ -158,7 +158,7 @@ class FullReporter:
             part, begun = left[start : start + SLICE_FACTS], time.monotonic()
             asked = [core_fact(facts[fact_id]) for fact_id in part]
             measured, _ = within_budget(model.tokenizer, asked)
-            scores = evaluate_facts(model, measured, give_way)
+            scores = evaluate_facts(model, measured, progress)
             self._scores.update(zip(part, scores, strict=True))
             self._seconds += time.monotonic() - begun
             after_slice()

@@ -74,8 +74,8 @@ class Quality:
         own, others = scores[: len(facts)], scores[len(facts) :]
         likely = [score.success for score in own]
         live = [core_fact(fact) for fact in plan.facts()]
-        told = self._interview.hold(weights, facts, likely, live, progress)
-        own = [_as_told(score, told.verdicts.get(i)) for i, score in enumerate(own)]
+        interview = self._interview.run(weights, facts, likely, live, progress)
+        own = [_as_answered(score, interview.verdicts.get(i)) for i, score in enumerate(own)]
         drift = self._control.drift(model)
         ids = list(plan.added)
         return Report(
@@ -83,21 +83,22 @@ class Quality:
             live_sample=tally(others),
             perplexity_ratio=drift.perplexity_ratio,
             kl=drift.kl,
-            asked=len(told.verdicts),
+            asked=len(interview.verdicts),
             measuring_prompts=share,
-            neighbors_asked=told.neighbors,
+            neighbors_asked=interview.neighbors,
             neighbors=[
                 NeighborReport(
-                    fact_id=ids[moved.fact],
-                    prompt=moved.prompt,
-                    before=moved.before,
-                    after=moved.after,
-                    says_target=moved.says_target,
+                    fact_id=ids[one.fact],
+                    prompt=one.prompt,
+                    before=one.before,
+                    after=one.after,
+                    says_target=one.says_target,
                 )
-                for moved in told.moved
+                for one in interview.changed
             ],
             per_fact=[
-                _fact_report(fact_id, own[i], told.verdicts.get(i)) for i, fact_id in enumerate(ids)
+                _fact_report(fact_id, own[i], interview.verdicts.get(i))
+                for i, fact_id in enumerate(ids)
             ],
         )
 
@@ -137,8 +138,8 @@ def refusal(report: Report, gate: Gate, settings: Settings) -> str | None:
     return "; ".join(missed) or None
 
 
-def _as_told(score: FactScore, verdict: Verdict | None) -> FactScore:
-    return score if verdict is None else replace(score, success=verdict.said)
+def _as_answered(score: FactScore, verdict: Verdict | None) -> FactScore:
+    return score if verdict is None else replace(score, success=verdict.success)
 
 
 def _fact_report(fact_id: str, score: FactScore, verdict: Verdict | None) -> FactReport:

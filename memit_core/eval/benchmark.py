@@ -145,11 +145,11 @@ class _Bench:
         progress: ProgressCallback | None = None,
     ) -> list[Measures]:
         """Measures of `records` on the weights of `model`."""
-        tell = _named(progress or self.progress, when)
+        report = _named(progress or self.progress, when)
         with self.clock.stage("evaluate"):
-            measures = self.dataset.score(model, records, tell)
+            measures = self.dataset.score(model, records, report)
         with self.clock.stage("generate"):
-            return self.generations.add(model, records, measures, tell)
+            return self.generations.add(model, records, measures, report)
 
     def written(
         self, batches: Sequence[Sequence[Record]]
@@ -177,9 +177,9 @@ class _Bench:
 
 
 def _named(progress: ProgressCallback, when: str) -> ProgressCallback:
-    """The same, with stages told as "evaluate before" and so on."""
+    """The same, with stages reported as "evaluate before" and so on."""
 
-    def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
+    def report(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         progress(f"{stage} {when}", done, total, loss=loss)
 
-    return tell
+    return report

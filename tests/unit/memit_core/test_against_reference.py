@@ -167,8 +167,8 @@ def test_keys_and_states_are_the_papers(loaded: LoadedModel, editor: Editor) -> 
     last = HPARAMS.layers[-1]
     walk = KeyWalk(editor.base, groups, CONTEXTS, last)
     for layer in HPARAMS.layers:
-        seen = walk.at(layer)
-        keys, states = (seen.bare + seen.sampled) / 2, seen.states
+        inputs = walk.at(layer)
+        keys, states = (inputs.bare + inputs.sampled) / 2, inputs.states
         for column, group in enumerate(groups):
             assert error(keys[:, column], reference.key(layer, group.facts)) < KEYS
             state = reference.bare_state(HPARAMS.layers[-1], group.facts)
