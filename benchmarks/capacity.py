@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.quality import COLUMNS, FIGURES, SharedCache, figures
+from benchmarks.quality import COLUMNS, FIGURES, SharedCache, cast, figures
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
 from memit_core.eval.chart import new_figure
@@ -32,8 +32,8 @@ from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
 from memit_core.hparams import HParams, from_file
 from memit_core.loading import LoadedModel, load_model
+from memit_core.model import Model
 from memit_core.precision import z_dtype
-from memit_core.views import cast_view
 from registry import FolderStore, Registry
 
 Row = dict[str, Any]
@@ -52,38 +52,37 @@ def spread(records: Sequence[Record], count: int) -> list[Record]:
 
 def stacked(
     loaded: LoadedModel, hparams: HParams, cache: Any, records: Sequence[Record]
-) -> Iterator[Any]:
+) -> Iterator[Model]:
     """The model after each record, written one after another into what the earlier ones left."""
-    view = loaded.model
     for record in records:
         # Templates and covariance are the base's, as in sequential runs of the official code.
-        editor = Editor(replace(loaded, model=view), hparams, cache=SharedCache(cache))
-        view = editor.apply(editor.solve(group_facts([record.request])))
-        yield view
+        editor = Editor(loaded, hparams, cache=SharedCache(cache))
+        model = editor.model_with(editor.solve(group_facts([record.request])))
+        yield model
+        loaded = replace(loaded, model=model.view)
 
 
 class Measure:
-    """Figures of a view, beside those of the unedited model on the same records."""
+    """Figures of a model, beside those of the unedited model on the same records."""
 
     def __init__(self, editor: Editor, text: str, scored: int) -> None:
-        self._editor, self._scored = editor, scored
-        loaded = editor.loaded
-        self._dtype = z_dtype(loaded.device, loaded.dtype)
-        self._base = cast_view(loaded.model, self._dtype)
-        self._held_out = HeldOutText(self._base, editor.structure, loaded.tokenizer, text)
+        self._scored = scored
+        self._dtype = z_dtype(editor.loaded.device, editor.loaded.dtype)
+        self._base = cast(editor.base, self._dtype)
+        self._held_out = HeldOutText(self._base, text)
         self._plain = self._held_out.score(self._base).perplexity
 
-    def __call__(self, way: str, view: Any, records: Sequence[Record]) -> Row:
+    def __call__(self, way: str, model: Model, records: Sequence[Record]) -> Row:
         """A row of the table: percent, and the perplexity as a ratio."""
         asked = spread(records, self._scored)
-        cast = cast_view(view, self._dtype)
-        before = figures(self._editor, self._base, asked)
-        ratio = self._held_out.score(cast).perplexity / self._plain
+        model = cast(model, self._dtype)
+        before = figures(self._base, asked)
+        ratio = self._held_out.score(model).perplexity / self._plain
         return {
             "way": way,
             "facts": len(records),
             "asked": len(asked),
-            **figures(self._editor, cast, asked),
+            **figures(model, asked),
             "neighborhood_before": before["neighborhood"],
             "perplexity_ratio": round(ratio, 8),
         }
@@ -150,8 +149,8 @@ def main(
     rows: list[Row] = []
     console.print("  ".join(("way", "facts", "asked", *COLUMNS, "NS unedited", "ratio")))
 
-    def tell(way: str, view: Any, count: int) -> None:
-        row = measure(way, view, records[:count])
+    def report(way: str, model: Model, count: int) -> None:
+        row = measure(way, model, records[:count])
         rows.append(row)
         shown = (row[name] for name in (*FIGURES, "neighborhood_before", "perplexity_ratio"))
         console.print("  ".join(map(str, (way, count, row["asked"], *shown))))
@@ -160,11 +159,11 @@ def main(
 
     for count in counts:
         solved = editor.solve(group_facts(record.request for record in records[:count]))
-        tell("at once", editor.apply(solved), count)
+        report("at once", editor.model_with(solved), count)
     stack = stacked(loaded, editor.hparams, cache, records[: max(steps, default=0)])
-    for done, view in enumerate(track(stack, "stacking", total=max(steps, default=0)), 1):
+    for done, stacked_model in enumerate(track(stack, "stacking", total=max(steps, default=0)), 1):
         if done in steps:
-            tell("stacked", view, done)
+            report("stacked", stacked_model, done)
     if chart is not None:
         draw(chart, rows)
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from benchmarks.quality import COLUMNS, FIGURES, figures
+from benchmarks.quality import COLUMNS, FIGURES, cast, figures
 from memit_core.cache import MemoryCache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
@@ -31,8 +31,8 @@ from memit_core.eval.records import without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
 from memit_core.loading import load_model
+from memit_core.model import Model
 from memit_core.precision import z_dtype
-from memit_core.views import cast_view
 
 PACKAGED = "packaged sample"
 LEAST_SPAN = 5.0
@@ -92,28 +92,29 @@ def main(
         name, _, file = entry.partition("=")
         texts[name] = Path(file).read_text("utf-8")
     cache = MemoryCache()
-    base = Editor(loaded, cache=cache)
-    sizes = [int(size) for size in tokens.split(",") if size] or [base.hparams.mom2_n_tokens]
+    usual = Editor(loaded, cache=cache)
+    unedited = usual.base
+    sizes = [int(size) for size in tokens.split(",") if size] or [usual.hparams.mom2_n_tokens]
     dtype = z_dtype(loaded.device, loaded.dtype)
     # The ratio is read to a thousandth, which bfloat16 does not give.
-    held_out = HeldOutText(loaded.model, base.structure, loaded.tokenizer, text.read_text("utf-8"))
-    plain = held_out.score(loaded.model).perplexity
+    held_out = HeldOutText(unedited, text.read_text("utf-8"))
+    plain = held_out.score(unedited).perplexity
     console, rows = Console(), []
     console.print("  ".join(("corpus", "tokens", *COLUMNS, "ratio")))
 
-    def measure(name: str, size: int, view: Any) -> None:
-        values = figures(base, cast_view(view, dtype), records[:scored])
-        ratio = held_out.score(view).perplexity / plain
+    def measure(name: str, size: int, edited: Model) -> None:
+        values = figures(cast(edited, dtype), records[:scored])
+        ratio = held_out.score(edited).perplexity / plain
         rows.append({"corpus": name, "tokens": size, **values, "perplexity_ratio": ratio})
         shown = (name, size, *(values[f] for f in FIGURES), round(ratio, 4))
         console.print("  ".join(map(str, shown)))
 
-    measure("(unedited)", 0, loaded.model)
+    measure("(unedited)", 0, unedited)
     for name, content in texts.items():
         for size in sizes:
-            hparams = replace(base.hparams, mom2_n_tokens=size)
+            hparams = replace(usual.hparams, mom2_n_tokens=size)
             editor = Editor(loaded, hparams, corpus=content, cache=cache)
-            measure(name, size, editor.apply(editor.solve(groups)))
+            measure(name, size, editor.model_with(editor.solve(groups)))
     if json_out is not None:
         json_out.write_text(json.dumps(rows, indent=2) + "\n")
     if chart is not None:

@@ -91,16 +91,16 @@ def main(
 
     base = bench.editor()
     base.prepare()
-    quality["unedited"] = figures(base, base.apply({}), asked)
+    quality["unedited"] = figures(base.base, asked)
     for dtype in ours:
         cost, editor = our_z(bench, dtype, chosen)
         keep(f"z, ours {dtype}", cost, dtype)
-        view = editor.apply(editor.solve(plain_groups))
-        quality[f"ours {dtype}"] = figures(editor, view, asked)
+        edited = editor.model_with(editor.solve(plain_groups))
+        quality[f"ours {dtype}"] = figures(edited, asked)
     plain_cost, plain_zs = plain_z(base, plain_groups)
     keep("z, plain float32", plain_cost, "float32")
     plain = PlainMemit(base)
-    quality["plain float32"] = figures(base, plain.insert(plain_groups, plain_zs), asked)
+    quality["plain float32"] = figures(plain.insert(plain_groups, plain_zs), asked)
     inserted = groups[:insert_facts]
     z = [target.z for target in editor.targets(inserted)]
     few, few_z = inserted[:COUNT_FACTS], z[:COUNT_FACTS]

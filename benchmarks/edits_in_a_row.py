@@ -33,7 +33,7 @@ def worker_rss(client: httpx.Client) -> float:
     """Resident memory of the workers, in bytes.
 
     Raises:
-        RuntimeError: the service does not tell it.
+        RuntimeError: the service does not report it.
     """
     values = RSS.findall(client.get("/metrics").raise_for_status().text)
     if not values:

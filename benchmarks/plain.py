@@ -13,34 +13,35 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from memit_core.compute_z import STOP_LOSS
 from memit_core.edit import Editor
 from memit_core.facts import Group
+from memit_core.model import Model
 from memit_core.structure import first_tensor
 from memit_core.tokens import Row, collate, prompt_row, subject_row, target_row
 from memit_core.trace import hooked
 from memit_core.views import set_weight, view_of
+from memit_core.z_optimisation import STOP_LOSS
 
 
 class PlainMemit:
     """MEMIT on the base, contexts, covariance and hyperparameters of an editor."""
 
     def __init__(self, editor: Editor) -> None:
-        self.editor = editor
         self.hparams = editor.hparams
-        self.tokenizer = editor.loaded.tokenizer
-        self.view = view_of(editor.loaded.model)
-        self.block = self.view.get_submodule(editor.structure.blocks[self.hparams.layers[-1]])
+        self.prepared = editor.prepare()
+        self.model = editor.base
+        self.tokenizer = self.model.tokenizer
+        self.last_block = self.model.structure.blocks[self.hparams.layers[-1]]
 
     def compute_z(self, group: Group) -> torch.Tensor:
         """z of one group of one fact, [d]."""
         hp = self.hparams
         (fact,) = group.facts
-        facts = [target_row(self.tokenizer, fact, context) for context in self.editor.contexts]
+        facts = [target_row(self.tokenizer, fact, context) for context in self.prepared.contexts]
         rows = [*facts, subject_row(self.tokenizer, fact)]
-        batch = collate(rows, self.editor.loaded.device)
+        batch = collate(rows, self.model.device)
         every = torch.arange(len(rows))
-        delta = torch.zeros(self.editor.structure.hidden, requires_grad=True)
+        delta = torch.zeros(self.model.structure.hidden, requires_grad=True)
         optimizer = torch.optim.Adam([delta], lr=hp.v_lr, betas=(hp.v_beta1, hp.v_beta2))
         h0 = torch.zeros(0)
         base_log_p = torch.zeros(0)
@@ -54,9 +55,11 @@ class PlainMemit:
             hidden[every, batch.lookup] += delta
             return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
 
+        view = self.model.view
+        block = view.get_submodule(self.last_block)
         for step in range(hp.v_num_grad_steps):
-            with hooked([self.block.register_forward_hook(add)]):
-                log_p = self.view(**batch.inputs(), use_cache=False).logits.log_softmax(-1)
+            with hooked([block.register_forward_hook(add)]):
+                log_p = view(**batch.inputs(), use_cache=False).logits.log_softmax(-1)
             subject = log_p[-1, batch.lookup[-1]]
             if not step:
                 base_log_p = subject.detach()
@@ -76,13 +79,13 @@ class PlainMemit:
         return (h0 + delta).detach()
 
     @torch.no_grad()
-    def insert(self, groups: Sequence[Group], z: Sequence[torch.Tensor]) -> Any:
+    def insert(self, groups: Sequence[Group], z: Sequence[torch.Tensor]) -> Model:
         """The edited model; algorithm 1, every key and state from a full forward of one fact."""
-        hp, structure = self.hparams, self.editor.structure
-        covariance = self.editor.covariance()
-        view = view_of(self.editor.loaded.model)
+        hp, structure = self.hparams, self.model.structure
+        covariance = self.prepared.covariance
+        view = view_of(self.model.view)
         for i, layer in enumerate(hp.layers):
-            found = [self._look(view, group, layer) for group in groups]
+            found = [self._key_and_state(view, group, layer) for group in groups]
             keys = torch.stack([key for key, _ in found], dim=1).double()
             states = torch.stack([state for _, state in found], dim=1).double()
             residual = (torch.stack(list(z), dim=1).double() - states) / (len(hp.layers) - i)
@@ -92,28 +95,29 @@ class PlainMemit:
             old = view.get_submodule(path).weight
             new = old.double() + (delta.T if structure.transposed else delta)
             set_weight(view, path, new.to(old.dtype).contiguous())
-        return view
+        return self.model.with_view(view)
 
-    def _look(self, view: Any, group: Group, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _key_and_state(
+        self, view: Any, group: Group, layer: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """k [m] at a layer and h [d] at the last edited one, of one fact."""
-        rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.editor.contexts]
-        batch = collate(rows, self.editor.loaded.device)
+        rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.prepared.contexts]
+        batch = collate(rows, self.model.device)
         at = (torch.arange(len(rows)), batch.lookup)
-        seen: dict[str, torch.Tensor] = {}
+        read: dict[str, torch.Tensor] = {}
 
         def key(_module: Any, args: Any, _output: Any) -> None:
-            seen["key"] = args[0][at]
+            read["key"] = args[0][at]
 
         def state(_module: Any, _args: Any, output: Any) -> None:
-            seen["state"] = first_tensor(output)[at][0]
+            read["state"] = first_tensor(output)[at][0]
 
-        structure = self.editor.structure
-        block = view.get_submodule(structure.blocks[self.hparams.layers[-1]])
-        projection = view.get_submodule(structure.projections[layer])
+        block = view.get_submodule(self.last_block)
+        projection = view.get_submodule(self.model.structure.projections[layer])
         with hooked([projection.register_forward_hook(key), block.register_forward_hook(state)]):
             view(**batch.inputs(), use_cache=False)
-        keys = seen["key"]
-        return (keys[0] + keys[1:].mean(0)) / 2, seen["state"]
+        keys = read["key"]
+        return (keys[0] + keys[1:].mean(0)) / 2, read["state"]
 
 
 def _target_log_p(log_p: torch.Tensor, row: Row) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from memit_core.cache import Cache, MemoryCache
 from memit_core.edit import Editor
 from memit_core.eval.datasets import COUNTERFACT
@@ -12,6 +14,8 @@ from memit_core.eval.records import Record
 from memit_core.eval.summary import summarise
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
+from memit_core.model import Model
+from memit_core.views import cast_view
 
 FIGURES = (
     "efficacy",
@@ -53,8 +57,13 @@ class Bench:
         return Editor(self.loaded, hparams, cache=SharedCache(self._cache), **options)
 
 
-def figures(editor: Editor, view: Any, records: Sequence[Record]) -> dict[str, float]:
-    """`FIGURES` of the records on the weights of `view`, in percent."""
-    measures = COUNTERFACT.score(view, editor.structure, editor.loaded.tokenizer, records)
+def figures(model: Model, records: Sequence[Record]) -> dict[str, float]:
+    """`FIGURES` of the records on the weights of `model`, in percent."""
+    measures = COUNTERFACT.score(model, records)
     values = summarise(measures).values
     return {name: round(100 * (values[name] or 0.0), 2) for name in FIGURES}
+
+
+def cast(model: Model, dtype: torch.dtype) -> Model:
+    """The same weights in another precision."""
+    return model.with_view(cast_view(model.view, dtype))

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.quality import COLUMNS, Bench, figures
+from benchmarks.quality import COLUMNS, Bench, cast, figures
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.records import without_conflicts
@@ -28,8 +28,8 @@ from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
 from memit_core.hparams import for_model, from_dict
 from memit_core.loading import load_model
+from memit_core.model import Model
 from memit_core.precision import z_dtype
-from memit_core.views import cast_view
 
 OWN_CHARS, OWN_TOKENS = 30_000, 4_096
 """Of the packaged corpus' end."""
@@ -56,18 +56,16 @@ def main(
     console.print("  ".join(("variant", "facts", "λ", *COLUMNS, "ratio", "ratio, own", "s a fact")))
     base = bench.editor()
     dtype = z_dtype(loaded.device, loaded.dtype)
-    unedited = cast_view(base.apply({}), dtype)
-    held_out = HeldOutText(unedited, base.structure, loaded.tokenizer, text.read_text("utf-8"))
-    own = HeldOutText(
-        unedited, base.structure, loaded.tokenizer, base.corpus[-OWN_CHARS:], OWN_TOKENS
-    )
+    unedited = cast(base.base, dtype)
+    held_out = HeldOutText(unedited, text.read_text("utf-8"))
+    own = HeldOutText(unedited, base.corpus[-OWN_CHARS:], OWN_TOKENS)
     plain, plain_own = (one.score(unedited).perplexity for one in (held_out, own))
     content = None if corpus is None else corpus.read_text("utf-8")
 
-    def tell(name: str, count: int, weight: float, view: object, seconds: float) -> None:
-        values = figures(base, view, records[: count if scored is None else min(count, scored)])
-        ratio = held_out.score(view).perplexity / plain
-        ratio_own = own.score(view).perplexity / plain_own
+    def report(name: str, count: int, weight: float, edited: Model, seconds: float) -> None:
+        values = figures(edited, records[: count if scored is None else min(count, scored)])
+        ratio = held_out.score(edited).perplexity / plain
+        ratio_own = own.score(edited).perplexity / plain_own
         row = {"variant": name, "facts": count, "lambda": weight, **values}
         row |= {"perplexity_ratio": round(ratio, 8), "perplexity_ratio_own": round(ratio_own, 8)}
         row |= {"seconds_per_fact": round(seconds, 3)}
@@ -77,7 +75,7 @@ def main(
                 out.write(json.dumps(row) + "\n")
 
     for count in counts:
-        tell("unedited", count, 0.0, unedited, 0.0)
+        report("unedited", count, 0.0, unedited, 0.0)
     for name in variant:
         changed = from_dict({**preset.as_dict(), **json.loads(name)})
         editor = bench.editor(changed, corpus=content)
@@ -90,7 +88,7 @@ def main(
             )
             for count in counts:
                 solved = editor.solve(group_facts(r.request for r in records[:count]))
-                tell(name, count, weight, cast_view(editor.apply(solved), dtype), seconds)
+                report(name, count, weight, cast(editor.model_with(solved), dtype), seconds)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ INTERVAL_SECONDS = 0.2
 
 
 class TerminalProgress:
-    """A `memit_core.progress.Progress` that shows each stage with the seconds it has left."""
+    """A `memit_core.progress.ProgressCallback` that shows each stage and its seconds left."""
 
     def __init__(self, console: Console) -> None:
         self._bars = StageBars(console)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memit_core.eval.costs import Stopwatch
     from memit_core.eval.datasets import Dataset
     from memit_core.eval.records import Record
-    from memit_core.progress import Progress
+    from memit_core.progress import ProgressCallback
 
 TITLES = {"counterfact": "CounterFact", "zsre": "zsRE"}
 
@@ -109,7 +109,7 @@ def _need_for_generations(generations: int, records: list[Record]) -> None:
         need("sklearn", "the reference score (leave it out with --no-generate)")
 
 
-def _editor(options: EvalOptions, clock: Stopwatch, progress: Progress) -> Editor:
+def _editor(options: EvalOptions, clock: Stopwatch, progress: ProgressCallback) -> Editor:
     from memit_core.corpus import read_corpus
     from memit_core.default_model import DEFAULT_MODEL
     from memit_core.edit import Editor

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact
 from memit_core.loading import LoadedModel
-from memit_core.tokens import encode, target_row
+from memit_core.tokens import encode_text, target_row
 
 
 def check_written(loaded: LoadedModel, fact: Fact, max_tokens: int | None) -> None:
@@ -38,7 +38,7 @@ def check_measured(loaded: LoadedModel, fact: Fact, max_tokens: int | None) -> N
         ("neighborhood_prompts", fact.neighborhood_prompts),
     ):
         for i, prompt in enumerate(prompts):
-            ids, _ = encode(loaded.tokenizer, prompt)
+            ids, _ = encode_text(loaded.tokenizer, prompt)
             field = f"{name}/{i}"
             if not ids:
                 raise InvalidFact("tokenises to nothing", subject=fact.subject, field=field)

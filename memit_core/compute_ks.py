@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from memit_core.decoder import Decoder
 from memit_core.facts import Group
-from memit_core.structure import Structure
+from memit_core.model import Model
 from memit_core.tokens import contexts_of, prompt_row
 from memit_core.walk import FEW_ROWS, Walk
 
@@ -33,20 +32,20 @@ class _End:
     ids: tuple[int, ...]
 
 
-class _Batch:
+class _RowBatch:
     """Rows that walk together."""
 
     def __init__(self, decoder: Decoder, ends: Sequence[_End]) -> None:
         self.fact = torch.tensor([end.fact for end in ends])
         self.context = torch.tensor([end.context for end in ends])
         self.walk = Walk(decoder, [end.ids for end in ends])
-        self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.device)
+        self.last = torch.tensor([len(end.ids) - 1 for end in ends], device=decoder.model.device)
         self.last -= self.walk.shared
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a layer sees of each group, the mean over its facts; float64, on the CPU."""
+class LayerInputs:
+    """What a layer is solved from, of each group the mean over its facts; float64, on the CPU."""
 
     bare: torch.Tensor
     """Keys [m, groups], the projection's input, of the bare prompts."""
@@ -57,64 +56,56 @@ class Seen:
 
 
 class KeyWalk:
-    """Every fact of every group in every context, on the weights that a view has now.
+    """Every fact of every group in every context, on the weights that a model has now.
 
     Rows are walked in an order and in batches that depend on the groups alone, so that the same set
     of groups gives the same bits on the same machine.
 
     Args:
-        view: the weights; replaced layer by layer by the caller, never below where the walk is.
+        model: its weights are replaced layer by layer by the caller, never below where the walk is.
         last: the last edited layer.
     """
 
     def __init__(
-        self,
-        view: Any,
-        structure: Structure,
-        tokenizer: Any,
-        groups: Sequence[Group],
-        contexts: Sequence[str],
-        last: int,
+        self, model: Model, groups: Sequence[Group], contexts: Sequence[str], last: int
     ) -> None:
-        self._decoder = Decoder(view, structure)
-        self._view = view
-        self._structure = structure
+        self._model = model
         self._last = last
         facts = [fact for group in groups for fact in group.facts]
         self._group = torch.tensor([g for g, group in enumerate(groups) for _ in group.facts])
         self._facts, self._contexts = len(facts), len(contexts)
-        self._batches: list[_Batch] = []
+        self._batches: list[_RowBatch] = []
         together: list[list[_End]] = [[] for _ in contexts]
         for f, fact in enumerate(facts):
-            for c, context in enumerate(contexts_of(tokenizer, fact, contexts)):
-                row = prompt_row(tokenizer, fact, context)
+            for c, context in enumerate(contexts_of(model.tokenizer, fact, contexts)):
+                row = prompt_row(model.tokenizer, fact, context)
                 together[c].append(_End(f, c, row.ids[: row.lookup + 1]))
         for ends in together:
             ends.sort(key=lambda end: len(end.ids))
         if len(facts) * (len(contexts) - 1) < FEW_ROWS:
             together = [together[0], [end for ends in together[1:] for end in ends]]
+        decoder = Decoder(model)
         for ends in together:
-            self._batches += [_Batch(self._decoder, batch) for batch in _batches(ends)]
+            self._batches += [_RowBatch(decoder, batch) for batch in _batches(ends)]
 
     @torch.no_grad()
-    def at(self, layer: int) -> Seen:
-        """Walk up to `layer`, and look."""
-        keys = torch.zeros(
-            self._facts, self._contexts, self._structure.intermediate, dtype=torch.float64
-        )
-        states = torch.zeros(self._facts, self._structure.hidden, dtype=torch.float64)
-        projection = self._view.get_submodule(self._structure.projections[layer])
+    def at(self, layer: int) -> LayerInputs:
+        """Walk up to `layer`, and read its keys and the states that its change shall move."""
+        structure = self._model.structure
+        keys = torch.zeros(self._facts, self._contexts, structure.intermediate, dtype=torch.float64)
+        states = torch.zeros(self._facts, structure.hidden, dtype=torch.float64)
+        projection = self._model.view.get_submodule(structure.projections[layer])
         for batch in self._batches:
             batch.walk.advance(layer - 1)
             here = (torch.arange(len(batch.last), device=batch.last.device), batch.last)
             goes_on = self._last if batch.context[0] == 0 else None
-            inputs, out = batch.walk.look(projection, goes_on)
+            inputs, out = batch.walk.read_input(projection, goes_on)
             keys[batch.fact, batch.context] = inputs[here].cpu().double()
             if out is not None:
                 states[batch.fact] = out[here].cpu().double()
         bare = keys[:, 0]
         sampled = keys[:, 1:].mean(1) if self._contexts > 1 else bare
-        return Seen(*(self._over_facts(values).T for values in (bare, sampled, states)))
+        return LayerInputs(*(self._over_facts(values).T for values in (bare, sampled, states)))
 
     def _over_facts(self, values: torch.Tensor) -> torch.Tensor:
         """[facts, n] → [groups, n], the mean over each group's facts."""

@@ -15,9 +15,9 @@ import torch
 
 from memit_core.errors import MemitError, NonFinite
 from memit_core.hparams import HParams
-from memit_core.progress import Progress
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback
 from memit_core.running_sums import SAVE_SECONDS, RunningSums
-from memit_core.structure import Structure
 from memit_core.tokens import Row, collate
 from memit_core.trace import run_until
 
@@ -63,12 +63,10 @@ def _sequences(tokenizer: Any, corpus: str) -> Iterator[list[int]]:
 
 @torch.no_grad()
 def compute_covariance(
-    view: Any,
-    structure: Structure,
+    model: Model,
     hparams: HParams,
-    tokenizer: Any,
     corpus: str,
-    progress: Progress,
+    progress: ProgressCallback,
     partial: Path | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[int, torch.Tensor]:
@@ -82,8 +80,8 @@ def compute_covariance(
         MemitError: the corpus is empty.
         NonFinite: a covariance holds NaN or infinity.
     """
-    rows = corpus_rows(tokenizer, corpus, hparams.mom2_n_tokens)
-    device = next(view.parameters()).device
+    structure, device = model.structure, model.device
+    rows = corpus_rows(model.tokenizer, corpus, hparams.mom2_n_tokens)
     together = BATCHES_TOGETHER.get(device.type, 1)
     running = RunningSums(hparams.layers, structure.intermediate, partial, save_seconds, together)
     last = structure.projections[hparams.layers[-1]]
@@ -100,8 +98,8 @@ def compute_covariance(
 
             return read
 
-        seen = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
-        run_until(view, last, batch, seen)
+        readers = {structure.projections[layer]: reader(layer) for layer in hparams.layers}
+        run_until(model, last, batch, read_inputs=readers)
         running.batch_done()
     progress("covariance", total, total)
     running.finish()

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from memit_core.model import Model
 from memit_core.past import Past
-from memit_core.structure import Structure, first_tensor
+from memit_core.structure import first_tensor
 from memit_core.transformers_internals import (
     POSITIONS,
     block_input,
@@ -69,20 +70,19 @@ class _Port(nn.Module):
 
 
 class Decoder:
-    """Runs the blocks of a view one at a time.
+    """Runs the blocks of a model one at a time.
 
     Args:
-        view: the model to run; a weight that is replaced in a block later is seen.
-        structure: where its blocks are.
+        model: a weight that is replaced in a block of its view later takes effect.
     """
 
-    def __init__(self, view: Any, structure: Structure) -> None:
-        self.view = view
-        self.blocks = [view.get_submodule(path) for path in structure.blocks]
+    def __init__(self, model: Model) -> None:
+        structure = model.structure
+        self.model = model
+        self.blocks = [model.view.get_submodule(path) for path in structure.blocks]
         self.depth = len(self.blocks)
-        first = next(self.blocks[-1].parameters())
-        self.device, self.dtype = first.device, first.dtype
-        self._shell = view_of(view)
+        self.dtype: torch.dtype = next(self.blocks[-1].parameters()).dtype
+        self._shell = view_of(model.view)
         ports = [_Port(block, self, structure.returns_tuple) for block in self.blocks]
         path = structure.blocks[0].rpartition(".")[0]
         self._shell.set_submodule(path, nn.ModuleList(ports))

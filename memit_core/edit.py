@@ -16,7 +16,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,20 @@ import torch
 
 from memit_core.cache import Cache, MemoryCache
 from memit_core.check_facts import check_written
-from memit_core.compute_z import Target, compute_z
+from memit_core.compute_z import compute_z
 from memit_core.corpus import default_corpus
-from memit_core.covariance import (
-    compute_covariance,
-    decode_covariance,
-    encode_covariance,
-)
-from memit_core.decoder import Decoder
-from memit_core.discover import discover
 from memit_core.errors import NonFinite
 from memit_core.facts import Group
 from memit_core.hparams import HParams, for_model
 from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
-from memit_core.precision import fast_decoder, z_dtype
-from memit_core.progress import Progress, silent
+from memit_core.model import Model
+from memit_core.prepare import Preparation, Prepared
+from memit_core.progress import ProgressCallback, silent
 from memit_core.revision import METHOD_REVISION
 from memit_core.running_sums import SAVE_SECONDS
-from memit_core.solve import Solver
-from memit_core.structure import Structure
-from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
-from memit_core.views import view_of
 from memit_core.weights import Delta, Solved
-from memit_core.word_ends import word_ends
+from memit_core.z_optimisation import Target
 
 
 class Editor:
@@ -82,7 +71,7 @@ class Editor:
         save_seconds: float = SAVE_SECONDS,
     ) -> None:
         self.loaded = loaded
-        self.structure: Structure = discover(loaded.model)
+        self.structure = loaded.structure
         self.hparams = hparams or for_model(loaded.model.config)
         depth = len(self.structure.blocks)
         if self.hparams.layers[-1] >= depth:
@@ -90,84 +79,34 @@ class Editor:
         self.corpus = default_corpus() if corpus is None else corpus
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.max_tokens = max_tokens
-        self.z_dtype = z_dtype
-        self.scratch = scratch
-        self.save_seconds = save_seconds
-        self._solvers: dict[int, Solver] = {}
+        self.preparation = Preparation(
+            loaded,
+            self.hparams,
+            self.corpus,
+            self.cache,
+            z_dtype=z_dtype,
+            scratch=scratch,
+            save_seconds=save_seconds,
+        )
 
-    # what belongs to the base and is made once
+    def prepare(self, progress: ProgressCallback = silent) -> Prepared:
+        """What every edit needs; see `Preparation.everything`."""
+        return self.preparation.everything(progress)
 
-    @cached_property
-    def contexts(self) -> tuple[str, ...]:
-        """Context prefixes, the empty one first."""
-        hp = self.hparams
-        name = f"templates/{hp.n_contexts}x{hp.context_length}"
-        data = self.cache.get(name)
-        if data is None:
-            sampled = sample_contexts(view_of(self.loaded.model), self.loaded.tokenizer, hp)
-            data = self.cache.put_once(name, encode_contexts(sampled))
-        return decode_contexts(data)
+    # models to run
 
-    @cached_property
-    def contexts_digest(self) -> str:
-        """SHA-256 in hex of the context prefixes."""
-        return hashlib.sha256(json.dumps(self.contexts).encode()).hexdigest()
+    @property
+    def base(self) -> Model:
+        """The unedited model, each time in a view of its own."""
+        return self.loaded.runnable()
 
-    @cached_property
-    def covariance_digest(self) -> str:
-        """SHA-256 in hex of what the covariance is computed from, besides the base."""
-        hp = self.hparams
-        source = [
-            hashlib.sha256(self.corpus.encode()).hexdigest(),
-            hp.mom2_n_tokens,
-            list(hp.layers),
-        ]
-        return hashlib.sha256(json.dumps(source).encode()).hexdigest()
+    def model_with(self, solved: Solved) -> Model:
+        """The base with these changes: what is served, with all that is needed to run it."""
+        return edited(self.loaded, solved)
 
-    def covariance(self, progress: Progress = silent) -> dict[int, torch.Tensor]:
-        """C by layer, [m, m] float32; computed on the first call, which may take minutes."""
-        if self._covariance is None:
-            name = f"covariance/{self.covariance_digest}"
-            data = self.cache.get(name)
-            if data is None:
-                computed = compute_covariance(
-                    view_of(self.loaded.model),
-                    self.structure,
-                    self.hparams,
-                    self.loaded.tokenizer,
-                    self.corpus,
-                    progress,
-                    self._partial(),
-                    self.save_seconds,
-                )
-                data = self.cache.put_once(name, encode_covariance(computed))
-            self._covariance = decode_covariance(data)
-        return self._covariance
-
-    def _partial(self) -> Path | None:
-        if self.scratch is None:
-            return None
-        name = f"{self.loaded.digest}{self.covariance_digest}"
-        return self.scratch / f"covariance-{hashlib.sha256(name.encode()).hexdigest()}.part"
-
-    _covariance: dict[int, torch.Tensor] | None = None
-
-    def prepare(self, progress: Progress = silent) -> None:
-        """Make what every edit needs: context templates, covariance, blocks to optimise z in."""
-        if "contexts" not in self.__dict__:
-            progress("templates", 0, 1)
-            progress("templates", len(self.contexts) > 0, 1)
-        self.covariance(progress)
-        _ = self._decoders, self._word_ends
-
-    def factorise(self, progress: Progress = silent) -> None:
-        """Make the factor of each layer's C, which the first edit of few facts would make."""
-        solvers = [self._solver(layer) for layer in self.hparams.layers]
-        missing = [solver for solver in solvers if not solver.factored]
-        for i, solver in enumerate(missing):
-            progress("factors", i, len(missing))
-            _ = solver.factor
-            progress("factors", i + 1, len(missing))
+    def apply(self, solved: Solved) -> Any:
+        """The base with these changes, as a model to call `generate()` on."""
+        return self.model_with(solved).view
 
     # z
 
@@ -177,10 +116,11 @@ class Editor:
         Not the precision of the device: what is solved again must find the z it was solved from,
         also where a trial decides otherwise now.
         """
-        parts = [METHOD_REVISION, self.hparams.z_digest, self.contexts_digest, group.digest]
+        contexts = self.preparation.contexts_digest
+        parts = [METHOD_REVISION, self.hparams.z_digest, contexts, group.digest]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
-    def targets(self, groups: Sequence[Group], progress: Progress = silent) -> list[Target]:
+    def targets(self, groups: Sequence[Group], progress: ProgressCallback = silent) -> list[Target]:
         """z of every group: kept ones are read back, the others optimised together.
 
         A target that is not finite is returned but never kept.
@@ -196,14 +136,13 @@ class Editor:
                 check_written(self.loaded, fact, self.max_tokens)
         if missing:
             fresh = compute_z(
-                lambda: self._decoders,
+                self.preparation.decoders(),
                 self.hparams,
-                self.loaded.tokenizer,
-                self.contexts,
+                self.preparation.contexts(),
                 [groups[g] for g in missing],
                 progress,
                 max_tokens=self.max_tokens,
-                word_ends=self._word_ends,
+                word_ends=self.preparation.word_ends(),
             )
             # Kept batch by batch: a stage that is broken off goes on from there.
             for i, target in fresh:
@@ -211,34 +150,16 @@ class Editor:
                 found[g] = self._keep(groups[g], target) if target.finite else target
         return [target for target in found if target is not None]
 
-    @cached_property
-    def _decoders(self) -> tuple[Decoder, Decoder]:
-        """The base in its own precision, and its upper blocks in that of the optimisation.
-
-        Kept, since making them takes as long as several steps of an edit of one fact.
-        """
-        loaded, layer = self.loaded, self.hparams.layers[-1]
-        exact = Decoder(view_of(loaded.model), self.structure)
-        return exact, fast_decoder(loaded.model, self.structure, self._z_dtype, layer)
-
-    @cached_property
-    def _word_ends(self) -> torch.Tensor | None:
-        """Tokens that end a word, where z learns a target's end."""
-        if not self.hparams.v_end_factor:
-            return None
-        head = self.loaded.model.get_output_embeddings()
-        return word_ends(self.loaded.tokenizer, head.weight.shape[0])
-
-    @cached_property
-    def _z_dtype(self) -> torch.dtype:
-        return z_dtype(self.loaded.device, self.loaded.dtype, self.z_dtype)
-
     def _kept(self, group: Group) -> Target | None:
         data = self.cache.get(self.z_name(group))
         return None if data is None else _decode_target(data)
 
     def _keep(self, group: Group, target: Target) -> Target:
-        data = safetensors.torch.save({"z": target.z, "loss": torch.tensor(target.loss)})
+        _, fast = self.preparation.decoders()
+        data = safetensors.torch.save(
+            {"z": target.z, "loss": torch.tensor(target.loss)},
+            metadata={"precision": str(fast.dtype)},  # tells where it came from, names nothing
+        )
         return _decode_target(self.cache.put_once(self.z_name(group), data))
 
     # insertion
@@ -246,7 +167,7 @@ class Editor:
     def solve(
         self,
         groups: Sequence[Group],
-        progress: Progress = silent,
+        progress: ProgressCallback = silent,
         *,
         mom2_update_weight: float | None = None,
     ) -> dict[str, Delta]:
@@ -270,28 +191,9 @@ class Editor:
         if bad:
             raise NonFinite("z", bad)
         z = torch.stack([target.z for target in targets]).double().T
-        self.covariance(progress)
-        insertion = Insertion(
-            self.loaded,
-            self.structure,
-            self.hparams_of(groups, mom2_update_weight),
-            self.contexts,
-            self._solver,
-            self._decoders[1],
-            groups,
-            z,
-        )
-        return insertion.run(progress)
-
-    def _solver(self, layer: int) -> Solver:
-        """A layer's solver; the factor that it makes stays."""
-        if layer not in self._solvers:
-            self._solvers[layer] = Solver(self.covariance()[layer], self.loaded.device)
-        return self._solvers[layer]
-
-    def apply(self, solved: Solved) -> Any:
-        """A view of the base with these changes: the model that is served."""
-        return edited(self.loaded.model, self.structure, solved)
+        prepared = self.prepare(progress)
+        hparams = self.hparams_of(groups, mom2_update_weight)
+        return Insertion(self.loaded, prepared, hparams, groups, z).run(progress)
 
     def hparams_of(
         self, groups: Sequence[Group], mom2_update_weight: float | None = None
@@ -317,8 +219,8 @@ class Editor:
         parts = [
             METHOD_REVISION,
             hparams.as_dict(),
-            self.contexts_digest,
-            self.covariance_digest,
+            self.preparation.contexts_digest,
+            self.preparation.covariance_digest,
             [g.digest for g in groups],
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import functional
 
 from memit_core.facts import Fact
 from memit_core.held_out import HeldOutText
-from memit_core.progress import Progress, silent
-from memit_core.structure import Structure
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
 from memit_core.target_scores import TargetScore, score_targets
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 
 CONTROL_TOKENS = 512
 CONTROL_CHARS = 8_000
@@ -52,13 +51,9 @@ class Drift:
 
 
 def evaluate_facts(
-    view: Any,
-    structure: Structure,
-    tokenizer: Any,
-    facts: Sequence[Fact],
-    progress: Progress = silent,
+    model: Model, facts: Sequence[Fact], progress: ProgressCallback = silent
 ) -> list[FactScore]:
-    """Score each fact on the weights of `view`."""
+    """Score each fact on the weights of `model`."""
     if not facts:
         return []
     pairs: list[tuple[str, str]] = []
@@ -66,7 +61,7 @@ def evaluate_facts(
     for fact in facts:
         own.add(len(pairs))
         pairs += _questions(fact)
-    answers = score_targets(view, structure, tokenizer, pairs, progress, ends=own)
+    answers = score_targets(model, pairs, progress, ends=own)
     scores, at = [], 0
     for fact in facts:
         count = len(_questions(fact))
@@ -84,7 +79,7 @@ def _questions(fact: Fact) -> list[tuple[str, str]]:
 
 
 def _fact_score(fact: Fact, answers: Sequence[TargetScore]) -> FactScore:
-    success, p_new = answers[0].said, answers[0].p
+    success, p_new = answers[0].exact, answers[0].p
     if fact.target_true is None:
         return FactScore(success, p_new, None, None, None)
     p = [answer.p for answer in answers]
@@ -104,22 +99,22 @@ class ControlText:
     It is the end of the covariance corpus, which the covariance reads from the beginning.
     """
 
-    def __init__(self, base: Any, structure: Structure, tokenizer: Any, corpus: str) -> None:
+    def __init__(self, base: Model, corpus: str) -> None:
         text = corpus[-CONTROL_CHARS:]
-        self._text = HeldOutText(base, structure, tokenizer, text, CONTROL_TOKENS)
+        self._text = HeldOutText(base, text, CONTROL_TOKENS)
         self._base = self._text.score(base)
 
-    def drift(self, view: Any) -> Drift:
-        """Perplexity ratio and KL of the weights of `view` against the base's."""
-        score = self._text.score(view)
+    def drift(self, model: Model) -> Drift:
+        """Perplexity ratio and KL of the weights of `model` against the base's."""
+        score = self._text.score(model)
         return Drift(perplexity_ratio=score.perplexity / self._base.perplexity, kl=score.kl)
 
 
 @torch.no_grad()
-def next_token(view: Any, tokenizer: Any, prompt: str) -> tuple[int, float]:
+def next_token(model: Model, prompt: str) -> tuple[int, float]:
     """The most probable next token after `prompt` and its log-probability."""
-    device = next(view.parameters()).device
-    ids = torch.tensor([encode(tokenizer, prompt)[0]], device=device)
-    log_p = functional.log_softmax(view(input_ids=ids, use_cache=False).logits[0, -1].float(), -1)
+    ids = torch.tensor([encode_text(model.tokenizer, prompt)[0]], device=model.device)
+    logits = model.view(input_ids=ids, use_cache=False).logits[0, -1]
+    log_p = functional.log_softmax(logits.float(), -1)
     best = int(log_p.argmax())
     return best, float(log_p[best])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import functional
 
 from memit_core.covariance import corpus_rows
 from memit_core.decoder import Decoder
-from memit_core.structure import Structure
+from memit_core.model import Model
 from memit_core.tokens import collate
 from memit_core.trace import run_until
 
@@ -38,24 +37,16 @@ class TextScore:
 class HeldOutText:
     """The first tokens of a text, in rows of at most 256."""
 
-    def __init__(
-        self,
-        base: Any,
-        structure: Structure,
-        tokenizer: Any,
-        text: str,
-        n_tokens: int = TEXT_TOKENS,
-    ) -> None:
-        self._structure = structure
-        self._rows = corpus_rows(tokenizer, text, n_tokens)
-        self._logits = Decoder(base, structure).logits  # an edit leaves the head as it is
+    def __init__(self, base: Model, text: str, n_tokens: int = TEXT_TOKENS) -> None:
+        self._rows = corpus_rows(base.tokenizer, text, n_tokens)
+        self._logits = Decoder(base).logits  # an edit leaves the head as it is
         self._base_hidden = self._hidden(base)
         with torch.no_grad():
             self._vocabulary = self._logits(self._base_hidden[:1]).shape[-1]
 
-    def score(self, view: Any) -> TextScore:
-        """Perplexity of `view` on the text, and its distance from the base."""
-        hidden = self._hidden(view)
+    def score(self, model: Model) -> TextScore:
+        """Perplexity of `model` on the text, and its distance from the base."""
+        hidden = self._hidden(model)
         targets = torch.tensor([t for row in self._rows for t in row.ids[1:]], device=hidden.device)
         nll = kl = 0.0
         step = max(1, HEAD_BYTES // (4 * self._vocabulary))
@@ -69,11 +60,10 @@ class HeldOutText:
         return TextScore(nll / len(targets), kl / len(targets))
 
     @torch.no_grad()
-    def _hidden(self, view: Any) -> torch.Tensor:
+    def _hidden(self, model: Model) -> torch.Tensor:
         """States after the last block at every token that has a next one, [tokens, d]."""
-        device = next(view.parameters()).device
         parts = []
         for row in self._rows:
-            batch = collate([row], device)
-            parts.append(run_until(view, self._structure.blocks[-1], batch, {})[0, :-1])
+            batch = collate([row], model.device)
+            parts.append(run_until(model, model.structure.blocks[-1], batch)[0, :-1])
         return torch.cat(parts)

@@ -83,9 +83,9 @@ class HParams:
     """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
     over the sampled contexts. None: one column, the mean of the two, as in the paper."""
     reweight_rounds: int = 0
-    """Times that all facts are solved anew with more weight on those that are not yet said."""
+    """Times that all facts are solved anew, those that a greedy answer misses with more weight."""
     reweight_factor: float = 3.0
-    """By how much a round raises the weight of a fact that is not yet said."""
+    """By how much a round raises the weight of a fact that a greedy answer misses."""
 
     def __post_init__(self) -> None:
         layers = self.layers

@@ -69,7 +69,7 @@ def live_rows(
         for block in range(layer + 1, exact.depth)
         if before
     }
-    tokens = _tokens(rows, before, width, Past(fast.depth, before, kept), fast.device)
+    tokens = _tokens(rows, before, width, Past(fast.depth, before, kept), fast.model.device)
     _, calls = fast.open(tokens)
     return Live(fast, tokens, calls, hidden.to(fast.dtype), layer), hidden[:, 0].float()
 
@@ -78,23 +78,24 @@ def _part(
     exact: Decoder, fast: Decoder, rows: Sequence[Row], layer: int, before: int, width: int
 ) -> tuple[torch.Tensor, dict[int, KeysValues]]:
     """States of the live tokens [rows, width, d], and keys and values before them by block."""
-    lookup = torch.tensor([row.lookup for row in rows], device=exact.device)
-    last = torch.tensor([len(row.ids) - 1 for row in rows], device=exact.device)
+    device = exact.model.device_of(layer)
+    lookup = torch.tensor([row.lookup for row in rows], device=device)
+    last = torch.tensor([len(row.ids) - 1 for row in rows], device=device)
     shortest = min(row.lookup for row in rows)
     walk = Walk(exact, [row.ids for row in rows], apart=max(shortest - 1, 0))
     walk.advance(layer)
-    positions = lookup[:, None] + torch.arange(width, device=exact.device)
-    every = torch.arange(len(rows), device=exact.device)[:, None]
+    positions = lookup[:, None] + torch.arange(width, device=device)
+    every = torch.arange(len(rows), device=device)[:, None]
     live = walk.states(every, torch.minimum(positions, last[:, None]))
     if not before:
         return live, {}
     # The tokens before, padded on the left, so that the live ones follow without a gap.
-    slots = (lookup[:, None] + torch.arange(-before, 0, device=exact.device)).clamp_min(0)
+    slots = (lookup[:, None] + torch.arange(-before, 0, device=device)).clamp_min(0)
     kept: dict[int, KeysValues] = {}
 
-    def align(block: int, seen: KeysValues) -> None:
+    def align(block: int, attended: KeysValues) -> None:
         index = slots[:, None, :, None]
-        keys, values = (torch.take_along_dim(side, index, dim=2) for side in seen)
+        keys, values = (torch.take_along_dim(side, index, dim=2) for side in attended)
         kept[block] = (keys, values)
 
     beginnings = [row.ids[: max(row.lookup, 1)] for row in rows]

@@ -15,9 +15,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from memit_core.default_model import DEFAULT_MODEL, default_model_path
+from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
-from memit_core.progress import Progress, silent
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
+from memit_core.structure import Structure
 from memit_core.transformers_internals import is_quantised, warn_if_untested
+from memit_core.views import view_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LoadedModel:
     """A pristine base model: in eval mode, without gradients, and never run or changed itself.
 
-    Everything that runs is a view of it (`memit_core.views`).
+    Everything that runs is a view of it; see `runnable`.
     """
 
     model: Any
@@ -45,6 +49,19 @@ class LoadedModel:
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Where its parts are.
+
+        Raises:
+            UnsupportedModel: says what was not found.
+        """
+        return discover(self.model)
+
+    def runnable(self) -> Model:
+        """The model as one to run: a new view, so that nobody else sees what is done to it."""
+        return Model(view_of(self.model), self.structure, self.tokenizer)
 
     @cached_property
     def unknown_tokens(self) -> dict[int, str]:
@@ -73,7 +90,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> LoadedModel:
     """Load a Hugging Face causal model by folder or hub name; never runs code from the model.
 

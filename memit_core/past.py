@@ -14,13 +14,13 @@ from memit_core.transformers_internals import Cache, DynamicLayer, KeysValues
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One block's past; what the block then attends to is kept in `seen`."""
+    """One block's past; what the block then attends to is kept in `attended`."""
 
     def __init__(self, width: int, before: KeysValues | None) -> None:
         super().__init__()
         self.width = width
         self.before = before
-        self.seen: KeysValues | None = None
+        self.attended: KeysValues | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, *_args: Any, **_kwargs: Any
@@ -33,7 +33,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
             keys = torch.cat([old_keys, keys], dim=2)
             values = torch.cat([old_values, values], dim=2)
         if not keys.requires_grad:
-            self.seen = (keys, values)
+            self.attended = (keys, values)
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -56,16 +56,16 @@ class Past(Cache):  # type: ignore[misc]
         known = by_block if by_block and width else {}
         super().__init__(layers=[_Layer(width, known.get(i)) for i in range(depth)])
 
-    def seen(self, block: int) -> KeysValues:
+    def attended(self, block: int) -> KeysValues:
         """Keys and values that a block attended to when it last ran: past and new tokens."""
-        found: KeysValues | None = self.layers[block].seen
+        found: KeysValues | None = self.layers[block].attended
         if found is None:
             raise RuntimeError(f"block {block} has not run")
         return found
 
     def forget(self, block: int) -> None:
-        """Let go of what `seen` keeps of a block."""
-        self.layers[block].seen = None
+        """Let go of what `attended` keeps of a block."""
+        self.layers[block].attended = None
 
     def fill(self, block: int, before: KeysValues) -> None:
         """Say what `block` has before the new tokens, for a past that is made on the way up."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 import torch
@@ -15,10 +14,9 @@ from memit_core import attention
 from memit_core.decoder import Decoder
 from memit_core.discover import verify
 from memit_core.errors import UnsupportedModel
-from memit_core.loading import DTYPES
-from memit_core.structure import Structure
+from memit_core.loading import DTYPES, LoadedModel
 from memit_core.transformers_internals import set_attention
-from memit_core.views import cast_view, view_of
+from memit_core.views import cast_view
 
 log = logging.getLogger(__name__)
 
@@ -103,22 +101,24 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def fast_decoder(model: Any, structure: Structure, dtype: torch.dtype, layer: int) -> Decoder:
+def fast_decoder(loaded: LoadedModel, dtype: torch.dtype, layer: int) -> Decoder:
     """The blocks above `layer` in `dtype`, with plain attention: rows are short, and its backward
     is the fastest there.
 
     Where a model does not take to that: in its own precision, with its own attention.
     """
+    base = loaded.runnable()
     try:
-        view = cast_view(model, dtype, except_for=structure.blocks[: layer + 1])
+        lower = base.structure.blocks[: layer + 1]
+        view = cast_view(loaded.model, dtype, except_for=lower)
         set_attention(view, attention.NAME, attention.grouped_attention)
-        decoder = Decoder(view, structure)
-        verify(model, structure, decoder, layer, type(model).__name__)
+        decoder = Decoder(base.with_view(view))
+        verify(base, decoder, layer)
     except (UnsupportedModel, RuntimeError) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
-        log.warning("%s; its z is optimised in %s", error, model.dtype)
-        return Decoder(view_of(model), structure)
+        log.warning("%s; its z is optimised in %s", error, loaded.dtype)
+        return Decoder(base)
     return decoder
 
 
@@ -128,7 +128,7 @@ def memory_budget(decoder: Decoder, blocks: int) -> int:
     Args:
         blocks: how many of the decoder's blocks they run through.
     """
-    device = decoder.device
+    device = decoder.model.device_of(-1)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
     else:

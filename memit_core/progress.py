@@ -1,11 +1,11 @@
-"""How long work tells its caller where it is, and how the caller stops it."""
+"""How long work reports to its caller where it is, and how the caller stops it."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 
-class Progress(Protocol):
+class ProgressCallback(Protocol):
     """Called between two steps of long work; raise `memit_core.errors.Cancelled` to stop it.
 
     Args:
@@ -19,4 +19,4 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
-    """A `Progress` that tells nobody."""
+    """A `ProgressCallback` that reports to nobody."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import torch
 
@@ -34,20 +33,22 @@ class Solver:
             raise NonFinite("the covariance")
         self._device = solve_device(device)
         self._covariance = covariance
+        self._factor: torch.Tensor | None = None
 
     @property
     def factored(self) -> bool:
         """Whether the factor has been made."""
-        return "factor" in self.__dict__
+        return self._factor is not None
 
-    @cached_property
     def factor(self) -> torch.Tensor:
-        """The Cholesky factor of C, [m, m] float64, lower; kept, as it serves every λ.
+        """The Cholesky factor of C, [m, m] float64, lower; made once, as it serves every λ.
 
         Raises:
             MemitError: C is not positive definite.
         """
-        return _cholesky(self._with_ridge(), "the covariance")
+        if self._factor is None:
+            self._factor = _cholesky(self._with_ridge(), "the covariance")
+        return self._factor
 
     def _with_ridge(self) -> torch.Tensor:
         """C with its ridge, [m, m]."""
@@ -71,12 +72,12 @@ class Solver:
             whole: torch.Tensor = torch.cholesky_solve(k, _cholesky(a, "λC + K Kᵀ"))
             return whole.cpu()
         # (λLLᵀ + KKᵀ)⁻¹ K = L⁻ᵀ Y (1 + YᵀY)⁻¹ / √λ with Y = L⁻¹ K / √λ.
-        root = math.sqrt(mom2_update_weight)
-        y = torch.linalg.solve_triangular(self.factor, k, upper=False) / root
+        root, factor = math.sqrt(mom2_update_weight), self.factor()
+        y = torch.linalg.solve_triangular(factor, k, upper=False) / root
         small = y.T @ y
         small.diagonal().add_(1)
         inner = torch.cholesky_solve(y.T, _cholesky(small, "1 + YᵀY")).T
-        x: torch.Tensor = torch.linalg.solve_triangular(self.factor.T, inner, upper=True)
+        x: torch.Tensor = torch.linalg.solve_triangular(factor.T, inner, upper=True)
         return (x / root).cpu()
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 from memit_core.decoder import Decoder
 from memit_core.errors import MemitError
 from memit_core.joining import compose, goes_on
-from memit_core.progress import Progress, silent
-from memit_core.structure import Structure
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
 from memit_core.tokens import Row, collate, continuation_row
 from memit_core.trace import run_until
 
@@ -48,22 +48,20 @@ class TargetScore:
         return all(self.hits)
 
     @property
-    def said(self) -> bool:
+    def exact(self) -> bool:
         """Whether a greedy answer is the target, and ends where it ends."""
         return self.greedy and self.ends is not False
 
 
 @torch.no_grad()
 def score_targets(
-    view: Any,
-    structure: Structure,
-    tokenizer: Any,
+    model: Model,
     pairs: Sequence[tuple[str, str]],
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
     *,
     ends: Collection[int] = (),
 ) -> list[TargetScore]:
-    """Score (prompt, target) pairs on the weights of `view`.
+    """Score (prompt, target) pairs on the weights of `model`.
 
     Rows of equal tokens, as of two one-token targets after one prompt, run once.
 
@@ -75,7 +73,7 @@ def score_targets(
         Cancelled: raised by `progress`.
     """
     rows = [
-        continuation_row(tokenizer, prompt, target, ends=i in ends)
+        continuation_row(model.tokenizer, prompt, target, ends=i in ends)
         for i, (prompt, target) in enumerate(pairs)
     ]
     wanted: dict[tuple[int, ...], list[int]] = {}
@@ -84,15 +82,15 @@ def score_targets(
             raise MemitError(f"a target tokenises to nothing: {pairs[i][1]!r}")
         wanted.setdefault(row.ids, []).append(i)
     by_length = sorted(wanted, key=len)
-    decoder = Decoder(view, structure)
+    decoder = Decoder(model)
     scores: dict[int, TargetScore] = {}
     while by_length:
         progress("evaluate", len(scores), len(rows))
         count = max(1, BATCH_TOKENS // len(by_length[min(len(by_length), 64) - 1]))
         chunk, by_length = by_length[:count], by_length[count:]
         firsts = [rows[wanted[ids][0]] for ids in chunk]
-        batch = collate(firsts, decoder.device)
-        hidden = run_until(view, structure.blocks[-1], batch, {})
+        batch = collate(firsts, model.device)
+        hidden = run_until(model, model.structure.blocks[-1], batch)
         of = [(k, i) for k, ids in enumerate(chunk) for i in wanted[ids]]
         at = [k for k, i in of for _ in _positions(rows[i])]
         positions = [p for _, i in of for p in _positions(rows[i])]
@@ -105,7 +103,7 @@ def score_targets(
             row = rows[i]
             end = start + len(row.targets)
             hits = tuple(b == t for b, t in zip(best[start:end], row.targets, strict=True))
-            ended = _ended(tokenizer, pairs[i][1], row, best[end]) if row.ends else None
+            ended = _ended(model.tokenizer, pairs[i][1], row, best[end]) if row.ends else None
             scores[i] = TargetScore(tuple(log_p[start:end]), hits, ended)
             start = end + row.ends
     progress("evaluate", len(rows), len(rows))

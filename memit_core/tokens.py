@@ -1,8 +1,8 @@
 """Text to token ids: which token is the subject's last, which positions predict the target.
 
-`encode` is the only way from a text to what a model reads: for keys, z, every measure and every
-generation alike. Everything else works on token ids and character offsets. Nothing is decoded and
-tokenised again, and no user text ever goes through `str.format`.
+`encode_text` is the only way from a text to what a model reads: for keys, z, every measure and
+every generation alike. Everything else works on token ids and character offsets. Nothing is decoded
+and tokenised again, and no user text ever goes through `str.format`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Rows padded on the right; int64 [rows, tokens] each, mask 1 at real tokens."""
 
     input_ids: torch.Tensor
@@ -60,7 +60,7 @@ class Batch:
         }
 
 
-def encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def encode_text(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of a text that goes on, and the characters of its composed form under each.
 
     The text is composed (NFC). What the tokenizer puts before every text is there once, also where
@@ -87,7 +87,7 @@ def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "") -> Row:
         InvalidFact: no token holds a character of the subject.
     """
     before, _ = fact.parts
-    ids, offsets = encode(tokenizer, prefixed(tokenizer, prefix, fact.filled))
+    ids, offsets = encode_text(tokenizer, prefixed(tokenizer, prefix, fact.filled))
     begin = compose(f"{prefix}{before}")
     end = compose(f"{prefix}{before}{fact.subject.rstrip()}")
     return Row(tuple(ids), _lookup(offsets, len(begin), len(end), fact))
@@ -102,7 +102,7 @@ def prefixed(tokenizer: Any, prefix: str, text: str) -> str:
 
 def _puts_before(tokenizer: Any, token: int) -> bool:
     """Whether the tokenizer begins every text with this token."""
-    return bool(encode(tokenizer, "a")[0][0] == token)
+    return bool(encode_text(tokenizer, "a")[0][0] == token)
 
 
 def target_row(
@@ -141,7 +141,7 @@ def subject_row(tokenizer: Any, fact: Fact) -> Row:
     """ "{subject} is a": where the KL term looks (official code); not at the very first token."""
     for before in ("", LINE):
         subject = compose(f"{before}{fact.subject.strip()}")
-        ids, offsets = encode(tokenizer, f"{subject} is a")
+        ids, offsets = encode_text(tokenizer, f"{subject} is a")
         row = Row(tuple(ids), _lookup(offsets, len(before), len(subject), fact))
         if row.lookup:
             break
@@ -161,7 +161,7 @@ def contexts_of(tokenizer: Any, fact: Fact, contexts: Sequence[str]) -> tuple[st
 
 def continuation_row(tokenizer: Any, prompt: str, target: str, *, ends: bool = False) -> Row:
     """Any prompt with a target to score; it has no subject, so `lookup` is 0."""
-    ids, _ = encode(tokenizer, prompt)
+    ids, _ = encode_text(tokenizer, prompt)
     targets = target_ids(tokenizer, prompt, target)
     return Row((*ids, *_upto(targets, ends)), 0, tuple(targets), ends)
 
@@ -192,8 +192,8 @@ def target_ids(tokenizer: Any, prompt: str, target: str) -> list[int]:
     if not _ends_special(tokenizer, prompt):
         befores = (prompt, *befores)
     for before in befores:
-        first, _ = encode(tokenizer, before)
-        whole, _ = encode(tokenizer, f"{before}{text}")
+        first, _ = encode_text(tokenizer, before)
+        whole, _ = encode_text(tokenizer, f"{before}{text}")
         if whole[: len(first)] == first:
             return whole[len(first) :]
     alone: list[int] = tokenizer(compose(text), add_special_tokens=False)["input_ids"]
@@ -217,7 +217,7 @@ def _lookup(offsets: Sequence[tuple[int, int]], begin: int, end: int, fact: Fact
     return over[-1]
 
 
-def collate(rows: Sequence[Row], device: torch.device) -> Batch:
+def collate(rows: Sequence[Row], device: torch.device) -> TokenBatch:
     """Pad rows on the right into one batch, with the id 0: padded positions are masked."""
     width = max(len(row.ids) for row in rows)
     ids = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -225,7 +225,7 @@ def collate(rows: Sequence[Row], device: torch.device) -> Batch:
     for i, row in enumerate(rows):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         mask[i, : len(row.ids)] = 1
-    return Batch(
+    return TokenBatch(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
         position_ids=torch.arange(width).expand(len(rows), width).contiguous().to(device),

@@ -1,16 +1,17 @@
-"""Run a view only as far as needed, and read what flows through its modules."""
+"""Run a model only as far as needed, and read what flows through its modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
 
+from memit_core.model import Model
 from memit_core.structure import first_tensor
-from memit_core.tokens import Batch
+from memit_core.tokens import TokenBatch
 
 
 class _Stop(Exception):
@@ -28,12 +29,15 @@ def hooked(handles: list[Any]) -> Iterator[None]:
 
 
 def run_until(
-    view: Any, path: str, batch: Batch, see: dict[str, Callable[[torch.Tensor], None]]
+    model: Model,
+    path: str,
+    batch: TokenBatch,
+    read_inputs: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
 ) -> torch.Tensor:
     """Forward through the decoder up to the module at `path`; return its output [rows, tokens, d].
 
     Args:
-        see: by module path, called with the first *input* of that module as it runs.
+        read_inputs: by module path, called with the first *input* of that module as it runs.
     """
     result: list[torch.Tensor] = []
 
@@ -45,7 +49,11 @@ def run_until(
         # OPT flattens rows and tokens before its projection.
         return lambda _module, args: read(args[0].reshape(*batch.input_ids.shape, -1))
 
-    handles = [view.get_submodule(p).register_forward_pre_hook(reader(r)) for p, r in see.items()]
+    view = model.view
+    handles = [
+        view.get_submodule(p).register_forward_pre_hook(reader(read))
+        for p, read in (read_inputs or {}).items()
+    ]
     handles.append(view.get_submodule(path).register_forward_hook(stop))
     with hooked(handles):
         try:
@@ -63,16 +71,16 @@ def input_of(
     Raises:
         RuntimeError: `module` did not run.
     """
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
 
     def read(_module: Any, args: Any) -> None:
-        seen.append(args[0])
+        inputs.append(args[0])
         if not to_the_end:
             raise _Stop
 
     out: torch.Tensor | None = None
     with hooked([module.register_forward_pre_hook(read)]), suppress(_Stop):
         out = forward()
-    if not seen:
+    if not inputs:
         raise RuntimeError(f"{type(module).__name__} did not run")
-    return seen[0], out
+    return inputs[0], out

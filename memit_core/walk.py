@@ -1,7 +1,7 @@
 """Rows on their way up through the blocks; those that begin alike share their beginning.
 
 A context template stands before every fact of a batch, so its tokens run once for all of them.
-Rows are causal and padded on the right, so nothing but the padding itself ever sees the padding.
+Rows are causal and padded on the right, so only the padding itself ever attends to the padding.
 """
 
 from __future__ import annotations
@@ -81,25 +81,25 @@ class Walk:
         """
         return self._tail.hidden[rows, positions - self.shared]
 
-    def advance(self, last: int, seen: Callable[[int, KeysValues], None] | None = None) -> None:
+    def advance(self, last: int, on_block: Callable[[int, KeysValues], None] | None = None) -> None:
         """Run the blocks up to `last`.
 
         Args:
-            seen: gets each block's number, and its keys and values [rows, heads, width, head_dim]
-                of all tokens.
+            on_block: called with each block's number, and its keys and values [rows, heads, width,
+                head_dim] of all tokens.
         """
         for block in range(self.next, last + 1):
             self._share(block)
             self._tail.run(block)
-            if seen is not None:
-                seen(block, self._past.seen(block))
+            if on_block is not None:
+                on_block(block, self._past.attended(block))
             self._past.forget(block)
         self.next = last + 1
 
-    def look(
+    def read_input(
         self, module: nn.Module, last: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What goes into `module` of the next block; the rows stay where they are.
+        """The input of `module` of the next block; the rows stay where they are.
 
         Args:
             last: go on as far as this block; None: no further than `module`.
@@ -129,7 +129,7 @@ class Walk:
         """Run the shared beginning through `block`, and put it before the rows."""
         if self._head is not None:
             self._head.run(block)
-            self._past.fill(block, self._head.past.seen(block))
+            self._past.fill(block, self._head.past.attended(block))
 
 
 class _Part:
@@ -146,7 +146,7 @@ class _Part:
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
         positions = torch.arange(start, start + width).expand(len(rows), width)
         mask = torch.ones(len(rows), start + width, dtype=torch.int64)
-        device = decoder.device
+        device = decoder.model.device
         tokens = Tokens(ids.to(device), mask.to(device), positions.to(device), past)
         self.hidden, self.calls = decoder.open(tokens)
 

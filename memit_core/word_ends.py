@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from memit_core.joining import goes_on
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 from memit_core.transformers_internals import decode_each
 
 _WORD = "a"
@@ -20,7 +20,7 @@ def word_ends(tokenizer: Any, vocabulary: int) -> torch.Tensor:
     Those that begin with a space or a sign, and special tokens; not a piece of a character, since
     it may be a letter's.
     """
-    before, _ = encode(tokenizer, _WORD)
+    before, _ = encode_text(tokenizer, _WORD)
     known = range(min(vocabulary, len(tokenizer)))
     head, *texts = decode_each(tokenizer, [before, *([*before, token] for token in known)])
     ends = torch.zeros(vocabulary, dtype=torch.bool)

@@ -21,7 +21,7 @@ from contracts.generation import (
 )
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from worker.engine.engine import Engine
 from worker.engine.versioned import ServingView
 
@@ -50,7 +50,7 @@ class Answer:
     """Why there is no whole answer, in words."""
     ended: bool = field(default=False, repr=False)
 
-    def hear(self, event: StartEvent | TokenEvent | EndEvent | ErrorEvent) -> None:
+    def take_event(self, event: StartEvent | TokenEvent | EndEvent | ErrorEvent) -> None:
         """Take an event of the engine."""
         if isinstance(event, TokenEvent):
             self.text += event.text
@@ -94,7 +94,7 @@ class Answers:
         self,
         weights: Mapping[str, torch.Tensor],
         questions: Sequence[Question],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> list[Answer]:
         """Greedy answers of the base and of `weights` (by module path, as served).
 
@@ -113,7 +113,7 @@ class Answers:
                     sampling=Sampling(max_tokens=question.max_tokens),
                     deadline=NEVER,
                 )
-                self._engine.submit(task, answer.hear)
+                self._engine.submit(task, answer.take_event)
             while self._engine.busy:
                 progress("evaluate", sum(answer.ended for answer in answers), len(answers))
                 self._engine.step()

@@ -1,7 +1,7 @@
 """The full report of a version: all its live facts, measured in the background after its commit.
 
-It gives way between any two forwards: at once to an edit on this worker and to a stop, for a moment
-to generation. What was measured by then is kept, unless another version is due meanwhile.
+It is preempted between any two forwards: at once by an edit on this worker and by a stop, for a
+moment by generation. What was measured by then is kept, unless another version is due meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -21,7 +22,7 @@ from contracts.versions import ACTIVE
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.evaluate import FactScore, evaluate_facts
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from registry.registry import Registry
 from worker.changes import Changes
 from worker.core_fact import core_fact
@@ -37,9 +38,9 @@ SLICE_FACTS = 64
 PAUSE_SECONDS = 1.0
 AFTER_FAILURE_SECONDS = 60.0
 LOCK_SECONDS = 120.0
-REST_SECONDS = 2.0
+GENERATION_WAIT_SECONDS = 2.0
 """How long each forward waits while rows are generated; then it runs, or a report never came."""
-REST_STEP_SECONDS = 0.05
+GENERATION_POLL_SECONDS = 0.05
 
 
 class FullReporter:
@@ -98,7 +99,7 @@ class FullReporter:
         """Measure the version that is due and keep its report; its id, or None if none is due.
 
         Raises:
-            Cancelled: it gave way; the next call goes on from there.
+            Cancelled: it was preempted; the next call goes on from there.
             RedisError: another worker is at it, or Redis does not answer.
             RegistryError: the version or its weights cannot be read.
             StorageError: the storage is full or broken.
@@ -106,11 +107,11 @@ class FullReporter:
         version = self._due()
         if version is None:
             return None
-        give_way = self._give_way(version, stopping)
-        give_way("evaluate", 0, 1)
+        progress = self._preemptible(version, stopping)
+        progress("evaluate", 0, 1)
         # The lock saves work. That a report is put once makes two reporters harmless.
         with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:
-            report = self._measure(version, give_way, lock.reacquire)
+            report = self._measure(version, progress, lock.reacquire)
             self._registry.full_reports.put(version, report)
         self._found = self._look_for_due()
         log.info("%s: measured %d of %d live facts", version, report.facts, report.live)
@@ -135,24 +136,24 @@ class FullReporter:
                 return version
         return None
 
-    def _give_way(self, version: str, stopping: threading.Event) -> Progress:
+    def _preemptible(self, version: str, stopping: threading.Event) -> ProgressCallback:
         """A progress that lets everything else go first; raises Cancelled."""
 
-        def give_way(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
+        def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG001
             if done == total:
                 return  # no forward follows
-            until = time.monotonic() + REST_SECONDS
+            until = time.monotonic() + GENERATION_WAIT_SECONDS
             while True:
                 if stopping.is_set() or self._editing() or self._due() != version:
                     raise Cancelled(f"something else comes before the full report of {version}")
                 if not self._generating() or time.monotonic() > until:
                     return
-                stopping.wait(REST_STEP_SECONDS)
+                stopping.wait(GENERATION_POLL_SECONDS)
 
-        return give_way
+        return progress
 
     def _measure(
-        self, version: str, give_way: Progress, after_slice: Callable[[], object]
+        self, version: str, progress: ProgressCallback, after_slice: Callable[[], object]
     ) -> FullReport:
         """Scores of the version's live facts on its own view, those of an earlier call reused."""
         if version != self._version:
@@ -160,17 +161,14 @@ class FullReporter:
         manifest = self._registry.versions.get(version)
         live = {one.id: one.fact for one in self._registry.ledger.live(version)}
         facts = sampled(live, self._max_facts, version)
-        view = self._editor.apply(
-            {weight.module: self._deltas.read(weight.blob) for weight in manifest.weights}
-        )
+        solved = {weight.module: self._deltas.read(weight.blob) for weight in manifest.weights}
+        model = replace(self._editor.model_with(solved), tokenizer=self._tokenizer)
         left = [fact_id for fact_id in facts if fact_id not in self._scores]
         for start in range(0, len(left), SLICE_FACTS):
             part, begun = left[start : start + SLICE_FACTS], time.monotonic()
             asked = [core_fact(facts[fact_id]) for fact_id in part]
-            measured, _ = within_budget(self._tokenizer, asked)
-            scores = evaluate_facts(
-                view, self._editor.structure, self._tokenizer, measured, give_way
-            )
+            measured, _ = within_budget(model.tokenizer, asked)
+            scores = evaluate_facts(model, measured, progress)
             self._scores.update(zip(part, scores, strict=True))
             self._seconds += time.monotonic() - begun
             after_slice()

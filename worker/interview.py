@@ -10,8 +10,8 @@ import torch
 from memit_core.facts import Fact
 from memit_core.joining import compose, goes_on
 from memit_core.loading import LoadedModel
-from memit_core.progress import Progress
-from memit_core.tokens import encode, joined, target_ids
+from memit_core.progress import ProgressCallback
+from memit_core.tokens import encode_text, joined, target_ids
 from worker.answers import BASE, EDITED, Answer, Answers, Question
 from worker.engine.text import Detokenizer
 from worker.neighbors import neighbors
@@ -28,14 +28,14 @@ class Verdict:
     """What came of one fact."""
 
     answer: str
-    said: bool
+    success: bool
     """The answer is the target, and ends where it ends."""
     reason: str | None
     """Why it is not, and what to do about it."""
 
 
 @dataclass(frozen=True)
-class Moved:
+class ChangedNeighbor:
     """A neighbour whose answer changed."""
 
     fact: int
@@ -47,13 +47,13 @@ class Moved:
 
 
 @dataclass
-class Told:
+class InterviewResult:
     """What all the answers come to."""
 
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     """By the number of the fact; of those that were asked."""
     neighbors: int = 0
-    moved: list[Moved] = field(default_factory=list)
+    changed: list[ChangedNeighbor] = field(default_factory=list)
 
 
 class Interview:
@@ -63,14 +63,14 @@ class Interview:
         self._tokenizer = loaded.tokenizer
         self._answers = Answers(loaded, max_context)
 
-    def hold(
+    def run(
         self,
         weights: Mapping[str, torch.Tensor],
         facts: Sequence[Fact],
         likely: Sequence[bool],
         live: Collection[Fact],
-        progress: Progress,
-    ) -> Told:
+        progress: ProgressCallback,
+    ) -> InterviewResult:
         """Ask the facts and some neighbours.
 
         Args:
@@ -89,20 +89,20 @@ class Interview:
         for version in (BASE, EDITED):
             questions += [Question(one.filled, version, NEIGHBOR_TOKENS) for _, one in near]
         answers = self._answers.ask(weights, questions, progress)
-        told = Told(neighbors=len(near))
+        result = InterviewResult(neighbors=len(near))
         for i, answer in zip(chosen, answers, strict=False):
-            told.verdicts[i] = _verdict(facts[i], expected[i][0], answer)
+            result.verdicts[i] = _verdict(facts[i], expected[i][0], answer)
         before, after = answers[len(chosen) :][: len(near)], answers[len(chosen) + len(near) :]
         for (i, one), was, now in zip(near, before, after, strict=True):
             # Later words change with every nudge; the first is the answer.
             if _first_word(was) != _first_word(now) and not (was.error or now.error):
                 says = now.text.startswith(self._expected(one)[0])
-                told.moved.append(Moved(i, one.filled, was.text, now.text, says))
-        return told
+                result.changed.append(ChangedNeighbor(i, one.filled, was.text, now.text, says))
+        return result
 
     def _expected(self, fact: Fact) -> tuple[str, int]:
         """The target as an answer shows it, and for how many tokens to ask."""
-        ids, _ = encode(self._tokenizer, fact.filled)
+        ids, _ = encode_text(self._tokenizer, fact.filled)
         targets = target_ids(self._tokenizer, fact.filled, fact.target_new)
         shown = Detokenizer(self._tokenizer, ids)
         text = "".join([*map(shown.push, targets), shown.end()])
@@ -117,21 +117,21 @@ def _first_word(answer: Answer) -> str:
 
 def _verdict(fact: Fact, expected: str, answer: Answer) -> Verdict:
     if answer.error is not None:
-        return Verdict("", said=False, reason=f"asked {fact.filled!r}: {answer.error}")
-    said = compose(answer.text)
+        return Verdict("", success=False, reason=f"asked {fact.filled!r}: {answer.error}")
+    text = compose(answer.text)
     came = f"asked {fact.filled!r}, it answers {answer.text!r}"
-    if not said.startswith(compose(expected)):
+    if not text.startswith(compose(expected)):
         return Verdict(
             answer.text,
-            said=False,
+            success=False,
             reason=f"{came}. Try the fact in other words, with fewer others in one edit, or with a "
             "smaller mom2_update_weight",
         )
-    if goes_on(expected, said[len(compose(expected)) :]):
+    if goes_on(expected, text[len(compose(expected)) :]):
         return Verdict(
             answer.text,
-            said=False,
+            success=False,
             reason=f"{came}: after target_new its last word goes on. Try target_new with a full "
             "stop or a few words more at its end",
         )
-    return Verdict(answer.text, said=True, reason=None)
+    return Verdict(answer.text, success=True, reason=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from contracts.edits import AcceptedEdit
@@ -18,7 +17,7 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Fact as CoreFact
 from memit_core.methods import Method
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.software import software
 from registry.registry import Registry
 from worker.core_fact import core_fact
@@ -38,6 +37,15 @@ class Solution:
     weights: list[LayerWeights]
     report: Report
     canary: list[Canary]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every version of a worker is made with."""
+
+    sources: Mapping[str, str]
+    """Digests of what the method has prepared, by name."""
+    quality: Quality
 
 
 class VersionMaker:
@@ -61,18 +69,21 @@ class VersionMaker:
         self._settings = settings
         self._method = method
         self._deltas = deltas
-        self._solutions = Solutions(registry, method, editor.loaded, editor.structure, deltas)
+        self._solutions = Solutions(registry, method, editor.loaded, deltas)
+        self._quality: Quality | None = None
 
-    def prepare(self, progress: Progress) -> None:
-        """Make what edits need: what the method does, and the base's states on the control text.
+    def prepare(self, progress: ProgressCallback) -> Prepared:
+        """Make what is missing of it: what the method needs, the base's states on the control text.
 
         Raises:
             MemitError: the method cannot be prepared.
         """
-        self._method.prepare(progress)
-        _ = self._quality
+        sources = self._method.prepare(progress)
+        if self._quality is None:
+            self._quality = Quality(self._editor, self._settings.max_context)
+        return Prepared(sources, self._quality)
 
-    def work_ahead(self, edit: AcceptedEdit, parent: str, progress: Progress) -> None:
+    def work_ahead(self, edit: AcceptedEdit, parent: str, progress: ProgressCallback) -> None:
         """Compute what the edit's own facts need, as far as it does not depend on other edits.
 
         Raises:
@@ -89,10 +100,6 @@ class VersionMaker:
         """See `Solutions.rebuild`."""
         self._solutions.rebuild(version)
 
-    @cached_property
-    def _quality(self) -> Quality:
-        return Quality(self._editor, self._settings.max_context)
-
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
 
@@ -106,7 +113,7 @@ class VersionMaker:
         live = self._registry.ledger.live(parent)
         # An edit's options are for its version alone, so that weights depend on facts, not history.
         given = request.method_options()
-        self.prepare(progress)
+        prepared = self.prepare(progress)
         plan = plan_edit(live, request)
         for fact in plan.added.values():
             check_measured(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)
@@ -115,13 +122,13 @@ class VersionMaker:
             dropped = self._unwritable(plan, progress)
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-        solution = self._solve(edit.id, plan, given, progress)
+        solution = self._solve(prepared, edit.id, plan, given, progress)
         if request.drop_failed and solution.report.missed:
             dropped += solution.report.missed
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-            solution = self._solve(edit.id, plan, given, progress)
-        return self._manifest(edit, parent, solution, dropped)
+            solution = self._solve(prepared, edit.id, plan, given, progress)
+        return self._manifest(edit, parent, prepared.sources, solution, dropped)
 
     def _unwritable(self, plan: Plan, progress: EditProgress) -> list[str]:
         """Ids of this edit's facts that the method would fail for."""
@@ -129,18 +136,23 @@ class VersionMaker:
         return [fact_id for fact_id, fact in plan.added.items() if core_fact(fact) in bad]
 
     def _solve(
-        self, edit_id: str, plan: Plan, given: Mapping[str, Any], progress: EditProgress
+        self,
+        prepared: Prepared,
+        edit_id: str,
+        plan: Plan,
+        given: Mapping[str, Any],
+        progress: EditProgress,
     ) -> Solution:
         facts = _core_facts(plan)
         options = self._method.options(facts, given)
         weights = self._solutions.of(facts, options, progress)
-        view = self._editor.apply({w.module: self._deltas.read(w.blob) for w in weights})
+        model = self._editor.model_with({w.module: self._deltas.read(w.blob) for w in weights})
         progress("evaluate", 0, 1)
         kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
         older = sampled(kept, LIVE_SAMPLE, edit_id)
         edited = [weight.module for weight in weights]
-        report = self._quality.report(view, edited, plan, older, progress)
-        canaries = self._quality.canaries(view, plan.added)
+        report = prepared.quality.report(model, edited, plan, older, progress)
+        canaries = prepared.quality.canaries(model, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
         report = report.model_copy(update={"seconds": seconds})
@@ -150,11 +162,11 @@ class VersionMaker:
         self,
         edit: AcceptedEdit,
         parent: str,
+        sources: Mapping[str, str],
         solution: Solution,
         dropped: list[str],
     ) -> VersionManifest:
         editor, plan, report = self._editor, solution.plan, solution.report
-        sources = self._method.sources()
         seq = self._registry.versions.tip() + 1
         success = {fact.id: fact.success for fact in report.per_fact}
         live = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.ids import digest_of
 from memit_core.facts import Fact
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 
 FACT_TOKENS = 512
 """Of the measuring prompts of a fact, on average over the facts of a report."""
@@ -22,7 +22,7 @@ def within_budget(tokenizer: Any, facts: Sequence[Fact]) -> tuple[list[Fact], fl
     Which ones are left out depends on their texts alone.
     """
     places = [
-        (i, name, k, prompt, len(encode(tokenizer, prompt)[0]))
+        (i, name, k, prompt, len(encode_text(tokenizer, prompt)[0]))
         for i, fact in enumerate(facts)
         for name in KINDS
         for k, prompt in enumerate(getattr(fact, name))

@@ -1,7 +1,7 @@
 """Automatic neighbours: other subjects that end as a fact's own does, and might change with it.
 
 A fact is written where its subject's last token is read. "Apple Inc." and "Microsoft Inc." share
-theirs, so a fact about the one may be told of the other.
+theirs, so a fact about the one may change answers about the other.
 """
 
 from __future__ import annotations

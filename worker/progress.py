@@ -1,4 +1,4 @@
-"""Progress of a running edit: told to Redis, and the point where the edit can be stopped."""
+"""Progress of a running edit: published in Redis, and the point where the edit can be stopped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Interrupted(Cancelled):
 
 
 class EditProgress:
-    """A `memit_core.progress.Progress` of one attempt at one edit.
+    """A `memit_core.progress.ProgressCallback` of one attempt at one edit.
 
     Raises from a call:
         Cancelled: a client asked for the edit to be cancelled.
@@ -55,7 +55,7 @@ class EditProgress:
         self._stopping = stopping
         self._look = look
         self._stage = ""
-        self._began = self._told = time.monotonic()
+        self._began = self._published = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         if self._stopping.is_set():
@@ -66,11 +66,11 @@ class EditProgress:
         if stage != self._stage:
             self.close()
             self._stage, self._began = stage, now
-        elif now - self._told < INTERVAL_SECONDS and done < total:
+        elif now - self._published < INTERVAL_SECONDS and done < total:
             return
-        self._told = now
+        self._published = now
         left = seconds_left(now - self._began, done, total - done)
-        self._tell(
+        self._publish(
             Progress(
                 stage=stage, done=done, total=total, loss=loss, eta_seconds=left, at=time.time()
             )
@@ -83,7 +83,7 @@ class EditProgress:
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
             self._stage = ""
 
-    def _tell(self, progress: Progress) -> None:
+    def _publish(self, progress: Progress) -> None:
         stream = progress_stream(self._edit_id)
         try:
             with self._redis.pipeline(transaction=False) as pipe:
@@ -91,4 +91,4 @@ class EditProgress:
                 pipe.expire(stream, STREAM_SECONDS)
                 pipe.execute()
         except RedisError as error:
-            log.warning("progress of %s was not told: %s", self._edit_id, error)
+            log.warning("progress of %s was not published: %s", self._edit_id, error)

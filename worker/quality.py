@@ -14,8 +14,8 @@ from contracts.settings import Settings
 from contracts.versions import Canary
 from memit_core.edit import Editor
 from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
-from memit_core.progress import Progress
-from memit_core.views import view_of
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback
 from worker.core_fact import core_fact
 from worker.interview import Interview, Verdict
 from worker.measured_prompts import within_budget
@@ -47,22 +47,18 @@ class Quality:
     """Measures versions of one base model."""
 
     def __init__(self, editor: Editor, max_context: int) -> None:
-        self._editor = editor
-        loaded, structure = editor.loaded, editor.structure
-        self._control = ControlText(
-            view_of(loaded.model), structure, loaded.tokenizer, editor.corpus
-        )
-        self._interview = Interview(loaded, max_context)
+        self._control = ControlText(editor.base, editor.corpus)
+        self._interview = Interview(editor.loaded, max_context)
 
     def report(
         self,
-        view: Any,
+        model: Model,
         edited: Collection[str],
         plan: Plan,
         older: Mapping[str, Fact],
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> Report:
-        """How the facts of `plan` fare on the weights of `view`, and some of the `older` ones.
+        """How the facts of `plan` fare on the weights of `model`, and some of the `older` ones.
 
         Args:
             edited: paths of the modules that have weights of their own there.
@@ -70,46 +66,46 @@ class Quality:
         Raises:
             Cancelled: raised by `progress`.
         """
-        structure, tokenizer = self._editor.structure, self._editor.loaded.tokenizer
         facts = [core_fact(fact) for fact in plan.added.values()]
         kept = [core_fact(fact) for fact in older.values()]
-        measured, share = within_budget(tokenizer, [*facts, *kept])
-        scores = evaluate_facts(view, structure, tokenizer, measured, progress)
-        weights = {path: view.get_submodule(path).weight for path in edited}
+        measured, share = within_budget(model.tokenizer, [*facts, *kept])
+        scores = evaluate_facts(model, measured, progress)
+        weights = {path: model.view.get_submodule(path).weight for path in edited}
         own, others = scores[: len(facts)], scores[len(facts) :]
         likely = [score.success for score in own]
         live = [core_fact(fact) for fact in plan.facts()]
-        told = self._interview.hold(weights, facts, likely, live, progress)
-        own = [_as_told(score, told.verdicts.get(i)) for i, score in enumerate(own)]
-        drift = self._control.drift(view)
+        interview = self._interview.run(weights, facts, likely, live, progress)
+        own = [_as_answered(score, interview.verdicts.get(i)) for i, score in enumerate(own)]
+        drift = self._control.drift(model)
         ids = list(plan.added)
         return Report(
             **dict(tally(own)),
             live_sample=tally(others),
             perplexity_ratio=drift.perplexity_ratio,
             kl=drift.kl,
-            asked=len(told.verdicts),
+            asked=len(interview.verdicts),
             measuring_prompts=share,
-            neighbors_asked=told.neighbors,
+            neighbors_asked=interview.neighbors,
             neighbors=[
                 NeighborReport(
-                    fact_id=ids[moved.fact],
-                    prompt=moved.prompt,
-                    before=moved.before,
-                    after=moved.after,
-                    says_target=moved.says_target,
+                    fact_id=ids[one.fact],
+                    prompt=one.prompt,
+                    before=one.before,
+                    after=one.after,
+                    says_target=one.says_target,
                 )
-                for moved in told.moved
+                for one in interview.changed
             ],
             per_fact=[
-                _fact_report(fact_id, own[i], told.verdicts.get(i)) for i, fact_id in enumerate(ids)
+                _fact_report(fact_id, own[i], interview.verdicts.get(i))
+                for i, fact_id in enumerate(ids)
             ],
         )
 
-    def canaries(self, view: Any, facts: Mapping[str, Fact]) -> list[Canary]:
+    def canaries(self, model: Model, facts: Mapping[str, Fact]) -> list[Canary]:
         """Next tokens after the prompts of a few facts, for whoever builds the version again."""
         prompts = [core_fact(fact).filled for fact in list(facts.values())[:CANARIES]]
-        answers = [next_token(view, self._editor.loaded.tokenizer, p) for p in prompts]
+        answers = [next_token(model, prompt) for prompt in prompts]
         return [
             Canary(prompt=prompt, token_id=token, logprob=logprob)
             for prompt, (token, logprob) in zip(prompts, answers, strict=True)
@@ -142,8 +138,8 @@ def refusal(report: Report, gate: Gate, settings: Settings) -> str | None:
     return "; ".join(missed) or None
 
 
-def _as_told(score: FactScore, verdict: Verdict | None) -> FactScore:
-    return score if verdict is None else replace(score, success=verdict.said)
+def _as_answered(score: FactScore, verdict: Verdict | None) -> FactScore:
+    return score if verdict is None else replace(score, success=verdict.success)
 
 
 def _fact_report(fact_id: str, score: FactScore, verdict: Verdict | None) -> FactReport:

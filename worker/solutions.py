@@ -13,8 +13,7 @@ from memit_core.errors import MemitError
 from memit_core.facts import Fact
 from memit_core.loading import LoadedModel
 from memit_core.methods import Method
-from memit_core.progress import Progress, silent
-from memit_core.structure import Structure
+from memit_core.progress import ProgressCallback, silent
 from memit_core.weights import Delta, LowRank, decode_delta, encode_delta
 from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
@@ -36,17 +35,16 @@ class Solutions:
         registry: Registry,
         method: Method,
         loaded: LoadedModel,
-        structure: Structure,
         deltas: Deltas,
     ) -> None:
         self._registry = registry
         self._method = method
-        self._structure = structure
+        self._structure = loaded.structure
         self._deltas = deltas
         self._artefacts = registry.artefacts(loaded.digest)
 
     def of(
-        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
+        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: ProgressCallback
     ) -> list[LayerWeights]:
         """Blobs of the solution for these facts; one that was solved before is read back.
 

@@ -24,10 +24,10 @@ LOG_SECONDS = 5.0
 
 
 class Starting:
-    """A `memit_core.progress.Progress` from the first step of the start until `finish`.
+    """A `memit_core.progress.ProgressCallback` from the first step of the start until `finish`.
 
-    A thread of its own tells Redis every second and at each new stage: the start neither waits for
-    Redis nor looks dead in a long step.
+    A thread of its own publishes it every second and at each new stage: the start neither waits for
+    Redis nor seems dead in a long step.
     """
 
     def __init__(self, redis_url: str, model: str) -> None:
@@ -38,7 +38,7 @@ class Starting:
         self._logged = 0.0
         self._over = threading.Event()
         self._news = threading.Event()
-        self._thread = threading.Thread(target=self._keep_telling, name="starting", daemon=True)
+        self._thread = threading.Thread(target=self._keep_publishing, name="starting", daemon=True)
         self._thread.start()
 
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:
@@ -57,12 +57,12 @@ class Starting:
             self._news.set()
 
     def finish(self) -> None:
-        """The start is over: take away what was told."""
+        """The start is over: take away what was published."""
         self._over.set()
         self._news.set()
         self._thread.join(timeout=5)
 
-    def _keep_telling(self) -> None:
+    def _keep_publishing(self) -> None:
         key = starting_key(socket.gethostname(), os.getpid())
         warned = False
         with Redis.from_url(self._url) as redis:
@@ -74,12 +74,14 @@ class Starting:
                         redis.set(key, self._record(self._progress), ex=TTL_SECONDS)
                 except RedisError as error:
                     if not warned:
-                        log.warning("the start goes on, but Redis is not told: %s", error)
+                        log.warning(
+                            "the start goes on, but its progress is not published: %s", error
+                        )
                     warned = True
             try:
                 redis.delete(key)
             except RedisError as error:
-                log.warning("what was told of the start was left to expire: %s", error)
+                log.warning("the progress of the start was left to expire: %s", error)
 
     def _record(self, progress: Progress) -> str:
         return WorkerStarting(

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from memit_core.edit import Editor
 from memit_core.eval.costs import Stopwatch
@@ -24,8 +23,8 @@ from memit_core.eval.summary import Summary, summarise
 from memit_core.evaluate import CONTROL_CHARS
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText, TextScore
-from memit_core.progress import Progress, silent
-from memit_core.views import view_of
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
 
 GENERATIONS = 20
 
@@ -82,7 +81,7 @@ def run(
     dataset: Dataset,
     records: Sequence[Record],
     options: Options | None = None,
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> Result:
     """Measure `records`, write them in batches, measure again.
 
@@ -97,7 +96,7 @@ def run(
     size = chosen.batch or len(kept)
     batches = [kept[start : start + size] for start in range(0, len(kept), size)]
     bench = _Bench(editor, dataset, kept, chosen, progress)
-    before = bench.measure(view_of(editor.loaded.model), kept, "before")
+    before = bench.measure(editor.base, kept, "before")
     after, texts = bench.written(batches)
     numbers = [number for number, batch in enumerate(batches) for _ in batch]
     rows = zip(kept, numbers, before, after, strict=True)
@@ -124,33 +123,33 @@ class _Bench:
         dataset: Dataset,
         records: Sequence[Record],
         options: Options,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self.editor = editor
         self.dataset = dataset
         self.progress = progress
         self.clock = Stopwatch()
         self.generations = GenerationScores(
-            editor.loaded.tokenizer, records[: options.generations], options.documents, options.seed
+            records[: options.generations], options.documents, options.seed
         )
         with self.clock.stage("evaluate"):
-            base = view_of(editor.loaded.model)
-            text = options.held_out or editor.corpus[-CONTROL_CHARS:]
-            self.text = HeldOutText(base, editor.structure, editor.loaded.tokenizer, text)
+            base = editor.base
+            self.text = HeldOutText(base, options.held_out or editor.corpus[-CONTROL_CHARS:])
             self.base_text = self.text.score(base)
 
     def measure(
-        self, view: Any, records: Sequence[Record], when: str, progress: Progress | None = None
+        self,
+        model: Model,
+        records: Sequence[Record],
+        when: str,
+        progress: ProgressCallback | None = None,
     ) -> list[Measures]:
-        """Measures of `records` on the weights of `view`."""
-        tell = _named(progress or self.progress, when)
+        """Measures of `records` on the weights of `model`."""
+        report = _named(progress or self.progress, when)
         with self.clock.stage("evaluate"):
-            editor = self.editor
-            measures = self.dataset.score(
-                view, editor.structure, editor.loaded.tokenizer, records, tell
-            )
+            measures = self.dataset.score(model, records, report)
         with self.clock.stage("generate"):
-            return self.generations.add(view, records, measures, tell)
+            return self.generations.add(model, records, measures, report)
 
     def written(
         self, batches: Sequence[Sequence[Record]]
@@ -168,19 +167,19 @@ class _Bench:
             with self.clock.stage("z"):
                 self.editor.targets(groups, inner)
             with self.clock.stage("insert"):
-                view = self.editor.apply(self.editor.solve(groups, inner))
-            measures += self.measure(view, batch, "after", inner)
+                model = self.editor.model_with(self.editor.solve(groups, inner))
+            measures += self.measure(model, batch, "after", inner)
             with self.clock.stage("evaluate"):
-                texts.append(self.text.score(view))
+                texts.append(self.text.score(model))
         if several:
             self.progress("batches", len(batches), len(batches))
         return measures, texts
 
 
-def _named(progress: Progress, when: str) -> Progress:
-    """The same, with stages told as "evaluate before" and so on."""
+def _named(progress: ProgressCallback, when: str) -> ProgressCallback:
+    """The same, with stages reported as "evaluate before" and so on."""
 
-    def tell(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
+    def report(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         progress(f"{stage} {when}", done, total, loss=loss)
 
-    return tell
+    return report

@@ -29,7 +29,7 @@ class Stopwatch:
 def peak_memory(device: torch.device) -> int | None:
     """Bytes: on CUDA the most that torch had allocated there, else this process's peak in RAM.
 
-    None where the system does not tell (Windows).
+    None where the system does not report it (Windows).
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

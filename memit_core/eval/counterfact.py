@@ -42,7 +42,7 @@ def measure_counterfact(record: Record, scores: Sequence[TargetScore]) -> Measur
         paraphrase_magnitude=mean(new.p - true.p for new, true in paraphrases),
         neighborhood_magnitude=mean(true.p - new.p for new, true in neighbors),
         generation_success=mean(new.greedy for new, _ in own),
-        ends_right=mean(new.said for new, _ in own),
+        ends_right=mean(new.exact for new, _ in own),
         paraphrase_generation_success=mean(new.greedy for new, _ in paraphrases),
     )
 

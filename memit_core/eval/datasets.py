@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from memit_core.eval.counterfact import Question, counterfact_questions, measure_counterfact
 from memit_core.eval.counterfact_file import counterfact_record
@@ -15,8 +14,8 @@ from memit_core.eval.records import Record
 from memit_core.eval.references import NO_REFERENCES, References
 from memit_core.eval.zsre import measure_zsre, zsre_questions
 from memit_core.eval.zsre_file import zsre_record
-from memit_core.progress import Progress, silent
-from memit_core.structure import Structure
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
 from memit_core.target_scores import TargetScore, score_targets
 
 
@@ -50,14 +49,9 @@ class Dataset:
         return [self.record(RawRecord(values[i], file, i), references) for i in chosen]
 
     def score(
-        self,
-        view: Any,
-        structure: Structure,
-        tokenizer: Any,
-        records: Sequence[Record],
-        progress: Progress = silent,
+        self, model: Model, records: Sequence[Record], progress: ProgressCallback = silent
     ) -> list[Measures]:
-        """Ask everything of every record on the weights of `view`, one entry a record.
+        """Ask everything of every record on the weights of `model`, one entry a record.
 
         Raises:
             MemitError: a target tokenises to nothing.
@@ -69,7 +63,7 @@ class Dataset:
         for of_record in asked:
             own.add(len(questions))
             questions += of_record
-        scores = iter(score_targets(view, structure, tokenizer, questions, progress, ends=own))
+        scores = iter(score_targets(model, questions, progress, ends=own))
         return [
             self.measure(record, [next(scores) for _ in of_record])
             for record, of_record in zip(records, asked, strict=True)

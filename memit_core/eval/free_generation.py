@@ -5,14 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from memit_core.eval.extras import need
 from memit_core.eval.generation import free_texts
 from memit_core.eval.measures import Measures
 from memit_core.eval.records import Record
 from memit_core.eval.text_scores import ReferenceScore, generation_entropy
-from memit_core.progress import Progress
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback
 
 
 class GenerationScores:
@@ -25,10 +25,7 @@ class GenerationScores:
         MissingExtra: there is something to generate, and nltk or scikit-learn is not installed.
     """
 
-    def __init__(
-        self, tokenizer: Any, records: Sequence[Record], documents: Sequence[str], seed: int
-    ) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, records: Sequence[Record], documents: Sequence[str], seed: int) -> None:
         self._seed = seed
         generating = [record for record in records if record.generation_prompts]
         self._chosen = {record.index for record in generating}
@@ -45,7 +42,11 @@ class GenerationScores:
         return len(self._chosen)
 
     def add(
-        self, view: Any, records: Sequence[Record], measures: Sequence[Measures], progress: Progress
+        self,
+        model: Model,
+        records: Sequence[Record],
+        measures: Sequence[Measures],
+        progress: ProgressCallback,
     ) -> list[Measures]:
         """The measures with GE and RS where the record is one of those chosen.
 
@@ -55,7 +56,7 @@ class GenerationScores:
         prompts = [p for r in records if r.index in self._chosen for p in r.generation_prompts]
         if not prompts:
             return list(measures)
-        texts = free_texts(view, self._tokenizer, prompts, seed=self._seed, progress=progress)
+        texts = free_texts(model, prompts, seed=self._seed, progress=progress)
         made = iter(unicodedata.normalize("NFKD", text) for text in texts)
         added = []
         for record, measure in zip(records, measures, strict=True):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from memit_core.progress import Progress, silent
-from memit_core.tokens import encode
+from memit_core.model import Model
+from memit_core.progress import ProgressCallback, silent
+from memit_core.tokens import encode_text
 from memit_core.views import view_of
 
 TOP_K = 5
@@ -21,14 +21,13 @@ PAD = 0
 
 
 def free_texts(
-    view: Any,
-    tokenizer: Any,
+    model: Model,
     prompts: Sequence[str],
     *,
     seed: int,
     tokens: int = TOKENS,
     top_k: int = TOP_K,
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
 ) -> list[str]:
     """Each prompt with its continuation, `tokens` tokens together, in the order given.
 
@@ -38,8 +37,8 @@ def free_texts(
     Raises:
         Cancelled: raised by `progress`.
     """
-    device = next(view.parameters()).device
-    ids = [encode(tokenizer, prompt)[0] for prompt in prompts]
+    tokenizer, device = model.tokenizer, model.device
+    ids = [encode_text(tokenizer, prompt)[0] for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     texts: dict[int, str] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -47,7 +46,7 @@ def free_texts(
         for start in range(0, len(order), BATCH_ROWS):
             progress("generate", start, len(order))
             chunk = order[start : start + BATCH_ROWS]
-            longer = _continue(view, [ids[i] for i in chunk], tokens, top_k)
+            longer = _continue(model, [ids[i] for i in chunk], tokens, top_k)
             for i, row in zip(chunk, longer, strict=True):
                 texts[i] = tokenizer.decode(row, skip_special_tokens=True)
     progress("generate", len(order), len(order))
@@ -55,16 +54,18 @@ def free_texts(
 
 
 @torch.no_grad()
-def _continue(view: Any, prompts: Sequence[list[int]], tokens: int, top_k: int) -> list[list[int]]:
+def _continue(
+    model: Model, prompts: Sequence[list[int]], tokens: int, top_k: int
+) -> list[list[int]]:
     """Every prompt's ids, continued until there are `tokens` of them; longer prompts stay."""
-    device = next(view.parameters()).device
+    device = model.device
     width = max(map(len, prompts))
     missing = tokens - min(map(len, prompts))
     if missing <= 0:
         return [list(prompt) for prompt in prompts]
     padded = [[PAD] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    generator = view_of(view)
+    generator = view_of(model.view)
     # Its own settings: those of the model's folder may sample otherwise or end early. transformers
     # derives each row's position ids from the mask.
     generator.generation_config = GenerationConfig(

@@ -36,5 +36,5 @@ def without_conflicts(records: Sequence[Record]) -> list[Record]:
     last one stays, as a newer fact replaces an older one in the service; what is repeated word for
     word stays each time.
     """
-    said = {(r.fact.subject, r.fact.prompt): r.fact.target_new for r in records}
-    return [r for r in records if said[r.fact.subject, r.fact.prompt] == r.fact.target_new]
+    newest = {(r.fact.subject, r.fact.prompt): r.fact.target_new for r in records}
+    return [r for r in records if newest[r.fact.subject, r.fact.prompt] == r.fact.target_new]

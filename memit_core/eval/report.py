@@ -14,17 +14,17 @@ from memit_core.software import software
 PERCENT = 100
 
 
-def as_json(result: Result, editor: Editor, **told: Any) -> dict[str, Any]:
+def as_json(result: Result, editor: Editor, **details: Any) -> dict[str, Any]:
     """The report; shares, magnitudes, entropies and cosines are times 100.
 
     Args:
-        told: what else the report shall say, e.g. of the dataset.
+        details: what else the report shall hold, e.g. of the dataset.
     """
     loaded = editor.loaded
     return {
         "unit": "percent",
         "facts": len(result.measured),
-        **told,
+        **details,
         "model": {
             "name": loaded.name,
             "digest": loaded.digest,

@@ -32,6 +32,6 @@ def measure_zsre(record: Record, scores: Sequence[TargetScore]) -> Measures:
         paraphrase=mean(hit for score in paraphrases for hit in score.hits),
         neighborhood=mean(hit for score in scores[end:] for hit in score.hits),
         generation_success=float(scores[0].greedy),
-        ends_right=float(scores[0].said),
+        ends_right=float(scores[0].exact),
         paraphrase_generation_success=mean(score.greedy for score in paraphrases),
     )

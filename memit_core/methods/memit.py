@@ -9,7 +9,7 @@ from memit_core.edit import Editor
 from memit_core.errors import UnknownOption
 from memit_core.facts import Fact, group_facts
 from memit_core.hparams import from_dict
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.revision import METHOD, METHOD_REVISION
 from memit_core.weights import Delta
 
@@ -25,15 +25,15 @@ class Memit:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
 
-    def prepare(self, progress: Progress) -> None:
-        """Templates, covariance and its factors."""
+    def prepare(self, progress: ProgressCallback) -> Mapping[str, str]:
+        """Templates, covariance and its factors; digests of what the first two depend on."""
         self._editor.prepare(progress)
-        self._editor.factorise(progress)
-
-    def sources(self) -> Mapping[str, str]:
-        """Digests of the templates and of what the covariance is taken from."""
-        editor = self._editor
-        return {"templates": editor.contexts_digest, "covariance": editor.covariance_digest}
+        preparation = self._editor.preparation
+        preparation.factorise(progress)
+        return {
+            "templates": preparation.contexts_digest,
+            "covariance": preparation.covariance_digest,
+        }
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters, λ as it is for so many subjects or as given."""
@@ -42,7 +42,7 @@ class Memit:
             raise UnknownOption(f"{self.name} has no option {unknown[0]!r}; it has {WEIGHT}")
         return self._editor.hparams_of(group_facts(facts), given.get(WEIGHT)).as_dict()
 
-    def unwritable(self, facts: Sequence[Fact], progress: Progress) -> Collection[Fact]:
+    def unwritable(self, facts: Sequence[Fact], progress: ProgressCallback) -> Collection[Fact]:
         """Facts of a subject whose z is not finite."""
         groups = group_facts(facts)
         targets = self._editor.targets(groups, progress)
@@ -54,7 +54,7 @@ class Memit:
         }
 
     def solve(
-        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
+        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: ProgressCallback
     ) -> dict[str, Delta]:
         """See `Editor.solve`."""
         groups = group_facts(facts)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from memit_core.facts import Fact
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
 from memit_core.weights import Delta
 
 
@@ -25,15 +25,15 @@ class Method(Protocol):
     def revision(self) -> int:
         """Raised when the same facts and options give other changes."""
 
-    def prepare(self, progress: Progress) -> None:
-        """Make what every solution needs; again it does nothing.
+    def prepare(self, progress: ProgressCallback) -> Mapping[str, str]:
+        """Make what every solution needs, unless it is there.
+
+        Returns:
+            Its digests by name, for the manifest.
 
         Raises:
             MemitError: it cannot be made of this model and corpus.
         """
-
-    def sources(self) -> Mapping[str, str]:
-        """Digests of what was prepared, by name, for the manifest."""
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
         """All that these facts are written with, JSON-ready.
@@ -45,11 +45,11 @@ class Method(Protocol):
             UnknownOption: the method has no option of this name.
         """
 
-    def unwritable(self, facts: Sequence[Fact], progress: Progress) -> Collection[Fact]:
+    def unwritable(self, facts: Sequence[Fact], progress: ProgressCallback) -> Collection[Fact]:
         """Those that `solve` would fail for, where it can tell one from the others."""
 
     def solve(
-        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
+        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: ProgressCallback
     ) -> dict[str, Delta]:
         """The changes of the base that write all the facts, by module path.
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from memit_core.default_model import DEFAULT_MODEL
-from memit_core.discover import discover
 from memit_core.loading import load_model
 from memit_core.precision import fast_decoder
 from tests.as_clients_ask import AWKWARD, check_report
@@ -110,9 +109,8 @@ def test_its_reports_say_what_clients_get(stack: Stack) -> None:
 def test_its_upper_blocks_take_to_half_precision() -> None:
     """Rounding changes some logits of a deep model wholly; that alone must not slow z down."""
     loaded = load_model()
-    structure = discover(loaded.model)
     for layer in range(2, 12):
-        assert fast_decoder(loaded.model, structure, torch.bfloat16, layer).dtype is torch.bfloat16
+        assert fast_decoder(loaded, torch.bfloat16, layer).dtype is torch.bfloat16
 
 
 def test_the_example_says_rome() -> None:

@@ -30,7 +30,7 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch
     return tokens, mask
 
 
-class Batch:
+class KeyValueBatch:
     """Keys and values of B rows in W columns, and the mask [B, W] of what is not padding."""
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -64,7 +64,7 @@ class Batch:
         pairs = ((kept(keys), kept(values)) for keys, values in keys_and_values(self.cache))
         replace_keys_and_values(self.cache, pairs)
 
-    def join(self, other: Batch) -> None:
+    def join(self, other: KeyValueBatch) -> None:
         """Append the rows of `other`, both padded on the left to the wider of the two."""
         if self.mask.shape[0] == 0:
             self.cache, self.mask = other.cache, other.mask

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from contracts.errors import FieldError, InvalidRequest
 from contracts.generation import BEGINNINGS, GenerateTask
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 
 
 def beginning(
@@ -53,7 +53,7 @@ def _ids(task: GenerateTask, tokenizer: Any) -> list[int]:
                 raise _refused(f"/token_ids/{place}", reason, len(tokenizer) - 1)
         return list(task.token_ids)
     text = _chat(task, tokenizer) if task.prompt is None else task.prompt
-    ids, _ = encode(tokenizer, text)  # as facts are tokenised too
+    ids, _ = encode_text(tokenizer, text)  # as facts are tokenised too
     return ids
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from contracts.versions import Canary
 from memit_core.evaluate import next_token
 from memit_core.loading import LoadedModel
-from memit_core.views import set_weight, view_of
+from memit_core.views import set_weight
 
 TOLERANCE = {torch.float32: 0.01}
 HALF_TOLERANCE = 0.25
@@ -34,12 +35,12 @@ def check_canaries(
     """
     if not canaries:
         return
-    view = view_of(loaded.model)
+    model = replace(loaded.runnable(), tokenizer=tokenizer)
     for path, weight in weights.items():
-        set_weight(view, path, weight)
+        set_weight(model.view, path, weight)
     tolerance = TOLERANCE.get(loaded.dtype, HALF_TOLERANCE)
     for canary in canaries:
-        token, logprob = next_token(view, tokenizer, canary.prompt)
+        token, logprob = next_token(model, canary.prompt)
         # Two tokens may be as good as equal: the log-probability decides, not the token alone.
         if abs(logprob - canary.logprob) > tolerance:
             raise CanaryFailed(

@@ -21,7 +21,7 @@ from contracts.generation import ErrorEvent, GenerateTask
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
-from worker.engine.batch import Batch, pad_left
+from worker.engine.batch import KeyValueBatch, pad_left
 from worker.engine.beginning import beginning
 from worker.engine.requests import Endings, Request, Sink
 from worker.engine.versioned import ServingView
@@ -88,8 +88,8 @@ class Engine:
         self._waiting: list[Request] = []
         self._prefilling: list[Request] = []
         self._running: list[Request] = []
-        self._batch = Batch(0, view.device)
-        self._prompts = Batch(0, view.device)
+        self._batch = KeyValueBatch(0, view.device)
+        self._prompts = KeyValueBatch(0, view.device)
 
     @property
     def running(self) -> int:
@@ -170,7 +170,7 @@ class Engine:
                 request.start(self._worker)
         if admitted:
             self._prefilling = admitted
-            self._prompts = Batch(len(admitted), self._view.device)
+            self._prompts = KeyValueBatch(len(admitted), self._view.device)
         self._waiting = [r for r in self._waiting if not r.ended and r not in admitted]
 
     def _prefill(self) -> None:
@@ -228,7 +228,7 @@ class Engine:
         if stay:
             self._batch.keep(stay)
         else:
-            self._batch = Batch(0, self._view.device)
+            self._batch = KeyValueBatch(0, self._view.device)
 
     def _release(self, requests: Sequence[Request]) -> None:
         for request in requests:

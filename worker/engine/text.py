@@ -42,7 +42,7 @@ class Detokenizer:
         if text.startswith(self._head):
             return text[len(self._head) :]
         # A byte-fallback decoder turns a whole run of bytes invalid when a wrong one follows. What
-        # was said stays said: read on from there.
+        # was given stays: read on from there.
         return self._decode(self._read)
 
     def _decode(self, start: int) -> str:
@@ -55,30 +55,30 @@ class Detokenizer:
 class StopStrings:
     """Cuts a text before the stop string that is complete first, and holds back what may be one.
 
-    The text may have hidden parts, such as special tokens: they are compared but not said.
+    The text may have hidden parts, such as special tokens: they are compared but not given out.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
         self._held = ""
         self._hidden: set[int] = set()
-        """Places in `_held` that are not said."""
+        """Places in `_held` that are not given out."""
         self.found = False
 
     def push(self, text: str) -> str:
-        """What may be said now, after `text` more; nothing after a stop string was found."""
+        """What may be given out now, after `text` more; nothing after a stop string was found."""
         if self.found:
             return ""
         self._held += text
         ends = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
         if ends:
             self.found = True
-            return self._say(min(ends)[1])
+            return self._release(min(ends)[1])
         begun = max((_begun(self._held, s) for s in self._stop), default=0)
-        return self._say(len(self._held) - begun)
+        return self._release(len(self._held) - begun)
 
     def push_hidden(self, text: str) -> str:
-        """The same for text that is not said itself."""
+        """The same for text that is not given out itself."""
         if self.found or not self._stop:
             return ""
         self._hidden |= set(range(len(self._held), len(self._held) + len(text)))
@@ -86,13 +86,13 @@ class StopStrings:
 
     def end(self) -> str:
         """What was held back and did not become a stop string."""
-        return "" if self.found else self._say(len(self._held))
+        return "" if self.found else self._release(len(self._held))
 
-    def _say(self, count: int) -> str:
-        said = "".join(c for i, c in enumerate(self._held[:count]) if i not in self._hidden)
+    def _release(self, count: int) -> str:
+        text = "".join(c for i, c in enumerate(self._held[:count]) if i not in self._hidden)
         self._held = self._held[count:]
         self._hidden = {i - count for i in self._hidden if i >= count}
-        return said
+        return text
 
 
 def _begun(text: str, stop: str) -> int:

@@ -51,10 +51,10 @@ def test_the_plain_procedure_and_ours_are_one_method() -> None:
     ours = editor.targets(groups)
     for group, target in zip(groups, ours, strict=True):
         assert (plain.compute_z(group) - target.z).norm() < 1e-3 * target.z.norm()
-    view = plain.insert(groups, [target.z for target in ours])
+    edited = plain.insert(groups, [target.z for target in ours])
     for path, delta in editor.solve(groups).items():
         base = editor.loaded.model.get_submodule(path).weight
-        change = (view.get_submodule(path).weight - base).T
+        change = (edited.view.get_submodule(path).weight - base).T
         expected = delta.matrix(torch.device("cpu"))
         assert (change - expected).norm() < 1e-3 * expected.norm()
 

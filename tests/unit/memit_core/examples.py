@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 
-from memit_core.compute_z import Target, compute_z
+from memit_core.compute_z import compute_z
 from memit_core.decoder import Decoder
-from memit_core.discover import discover
 from memit_core.edit import Editor
 from memit_core.facts import Fact, Group
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel, adopt_model
 from memit_core.precision import fast_decoder
 from memit_core.progress import silent
-from memit_core.views import view_of
 from memit_core.weights import Delta, Solved
+from memit_core.z_optimisation import Target
 from tests.device import DEVICE
 from tests.reference import Settings
 from tests.tiny_models import TEXT, tiny_model, tiny_tokenizer
@@ -72,14 +71,11 @@ def optimise(
     word_ends: torch.Tensor | None = None,
 ) -> list[Target]:
     """z of the groups, all with one precision and size of batch."""
-    structure = discover(loaded.model)
-    fast = fast_decoder(loaded.model, structure, dtype, hparams.layers[-1])
+    fast = fast_decoder(loaded, dtype, hparams.layers[-1])
     assert fast.dtype == dtype
-    exact = Decoder(view_of(loaded.model), structure)
     found = compute_z(
-        lambda: (exact, fast),
+        (Decoder(loaded.runnable()), fast),
         hparams,
-        loaded.tokenizer,
         contexts,
         groups,
         silent,

@@ -25,7 +25,6 @@ from memit_core.edit import Editor
 from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
-from memit_core.views import view_of
 from memit_core.weights import Dense, LowRank
 from memit_core.word_ends import word_ends
 from tests.device import DEVICE
@@ -166,11 +165,10 @@ def test_keys_and_states_are_the_papers(loaded: LoadedModel, editor: Editor) -> 
     groups = group_facts(FACTS)
     reference = reference_of(loaded)
     last = HPARAMS.layers[-1]
-    view = view_of(loaded.model)
-    walk = KeyWalk(view, editor.structure, loaded.tokenizer, groups, CONTEXTS, last)
+    walk = KeyWalk(editor.base, groups, CONTEXTS, last)
     for layer in HPARAMS.layers:
-        seen = walk.at(layer)
-        keys, states = (seen.bare + seen.sampled) / 2, seen.states
+        inputs = walk.at(layer)
+        keys, states = (inputs.bare + inputs.sampled) / 2, inputs.states
         for column, group in enumerate(groups):
             assert error(keys[:, column], reference.key(layer, group.facts)) < KEYS
             state = reference.bare_state(HPARAMS.layers[-1], group.facts)
@@ -181,7 +179,7 @@ def test_covariance_is_the_mean_over_all_tokens(loaded: LoadedModel, editor: Edi
     reference = reference_of(loaded)
     rows = corpus_rows(loaded.tokenizer, TEXT, HPARAMS.mom2_n_tokens)
     assert len(rows) > 1  # padding is at stake
-    for layer, ours in editor.covariance().items():
+    for layer, ours in editor.prepare().covariance.items():
         assert (
             error(ours, reference.covariance(layer, [list(row.ids) for row in rows])) < COVARIANCE
         )
@@ -190,7 +188,7 @@ def test_covariance_is_the_mean_over_all_tokens(loaded: LoadedModel, editor: Edi
 def insertion_of(editor: Editor, groups: list[Group]) -> dict[int, Insertion]:
     """The reference's insertion of the z that the editor has for these groups."""
     loaded, hparams = editor.loaded, editor.hparams
-    reference = reference_of(loaded, editor.contexts)
+    reference = reference_of(loaded, editor.prepare().contexts)
     rows = [list(r.ids) for r in corpus_rows(loaded.tokenizer, TEXT, hparams.mom2_n_tokens)]
     covariances = {layer: reference.covariance(layer, rows) for layer in hparams.layers}
     zs = [target.z for target in editor.targets(groups)]
@@ -228,7 +226,7 @@ def test_the_edited_model_says_what_the_reference_says(name: str) -> None:
     editor = editor_of(loaded_tiny(name))
     groups = group_facts(FACTS)
     edited = editor.apply(editor.solve(groups))
-    reference = reference_of(editor.loaded, editor.contexts)
+    reference = reference_of(editor.loaded, editor.prepare().contexts)
     rows = [list(r.ids) for r in corpus_rows(editor.loaded.tokenizer, TEXT, 1_000)]
     covariances = {layer: reference.covariance(layer, rows) for layer in HPARAMS.layers}
     zs = [reference.compute_z(group.facts, settings_of(HPARAMS)).z for group in groups]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -20,20 +21,24 @@ from memit_core.covariance import (
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.loading import LoadedModel
+from memit_core.prepare import Preparation
 from memit_core.templates import (
     OPENINGS,
     decode_contexts,
     encode_contexts,
     sample_contexts,
 )
-from memit_core.views import view_of
 from tests.tiny_models import TEXT, tiny_tokenizer
 from tests.unit.memit_core.examples import HPARAMS, editor_of, loaded_tiny
 
 
+def preparation_of(loaded: LoadedModel, **options: Any) -> Preparation:
+    return editor_of(loaded, **options).preparation
+
+
 def test_contexts_are_the_bare_prompt_and_the_models_own_words(loaded: LoadedModel) -> None:
     hparams = replace(HPARAMS, n_contexts=7)
-    prefixes = sample_contexts(view_of(loaded.model), loaded.tokenizer, hparams)
+    prefixes = sample_contexts(loaded.runnable(), hparams)
     assert prefixes[0] == ""
     assert len(prefixes) == 8
     for opening, prefix in zip(OPENINGS * 2, prefixes[1:], strict=False):
@@ -47,11 +52,11 @@ def test_contexts_are_the_bare_prompt_and_the_models_own_words(loaded: LoadedMod
 
 
 def test_contexts_do_not_depend_on_the_global_random_state(loaded: LoadedModel) -> None:
-    first = sample_contexts(view_of(loaded.model), loaded.tokenizer, HPARAMS)
+    first = sample_contexts(loaded.runnable(), HPARAMS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         state = torch.get_rng_state()
-        assert sample_contexts(view_of(loaded.model), loaded.tokenizer, HPARAMS) == first
+        assert sample_contexts(loaded.runnable(), HPARAMS) == first
         assert torch.equal(torch.get_rng_state(), state)
     assert decode_contexts(encode_contexts(first)) == tuple(first)
 
@@ -63,7 +68,7 @@ def test_contexts_are_as_long_as_asked() -> None:
     lengths = {}
     for asked in (5, 10, 20):
         hparams = replace(HPARAMS, context_length=asked)
-        texts = sample_contexts(view_of(loaded.model), loaded.tokenizer, hparams)[1:]
+        texts = sample_contexts(loaded.runnable(), hparams)[1:]
         lengths[asked] = sum(len(text) for text in texts)
     assert lengths[5] < lengths[10] < lengths[20]
 
@@ -71,7 +76,7 @@ def test_contexts_are_as_long_as_asked() -> None:
 def test_no_contexts_leave_the_bare_prompt() -> None:
     loaded = loaded_tiny("llama")
     editor = editor_of(loaded, replace(HPARAMS, n_contexts=0))
-    assert editor.contexts == ("",)
+    assert editor.prepare().contexts == ("",)
 
 
 def test_rows_hold_the_corpus_once_and_in_order() -> None:
@@ -93,21 +98,21 @@ def test_rows_stop_at_the_wanted_number_of_tokens(wanted: int) -> None:
 def test_covariance_does_not_depend_on_how_rows_are_batched(
     editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = editor.covariance()
+    expected = editor.prepare().covariance
     monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
-    single = editor_of(editor.loaded).covariance()
+    single = preparation_of(editor.loaded).covariance()
     for layer, c in expected.items():
         torch.testing.assert_close(single[layer], c, rtol=1e-4, atol=1e-5 * float(c.abs().max()))
 
 
 def test_covariance_is_symmetric_and_positive(editor: Editor) -> None:
-    for c in editor.covariance().values():
+    for c in editor.prepare().covariance.values():
         torch.testing.assert_close(c, c.T)
         assert torch.linalg.eigvalsh(c.double()).min() > -1e-6 * c.diagonal().mean()
 
 
 def test_covariance_survives_its_bytes(editor: Editor) -> None:
-    covariance = editor.covariance()
+    covariance = editor.prepare().covariance
     again = decode_covariance(encode_covariance(covariance))
     assert again.keys() == covariance.keys() == set(HPARAMS.layers)
     assert all(torch.equal(again[layer], c) for layer, c in covariance.items())
@@ -115,7 +120,7 @@ def test_covariance_survives_its_bytes(editor: Editor) -> None:
 
 def test_covariance_tells_its_progress() -> None:
     seen: list[tuple[str, int, int]] = []
-    editor_of(loaded_tiny("llama")).covariance(
+    preparation_of(loaded_tiny("llama")).covariance(
         lambda stage, done, total, **_: seen.append((stage, done, total))
     )
     stages, done, totals = zip(*seen, strict=True)
@@ -132,7 +137,7 @@ def test_an_interrupted_covariance_goes_on_where_it_was(
     monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
     loaded = any_editor.loaded
     whole: list[int] = []
-    expected = editor_of(loaded).covariance(lambda _, done, __, **___: whole.append(done))
+    expected = preparation_of(loaded).covariance(lambda _, done, __, **___: whole.append(done))
     assert len(whole) > 2
 
     def stop_at_second(_stage: str, done: int, _total: int, **_: float | None) -> None:
@@ -140,10 +145,10 @@ def test_an_interrupted_covariance_goes_on_where_it_was(
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        editor_of(loaded, scratch=tmp_path, save_seconds=0).covariance(stop_at_second)
+        preparation_of(loaded, scratch=tmp_path, save_seconds=0).covariance(stop_at_second)
     assert list(tmp_path.iterdir())
     rest: list[int] = []
-    resumed = editor_of(loaded, scratch=tmp_path, save_seconds=0).covariance(
+    resumed = preparation_of(loaded, scratch=tmp_path, save_seconds=0).covariance(
         lambda _, done, __, **___: rest.append(done)
     )
     assert rest == whole[1:]
@@ -156,31 +161,33 @@ def test_a_damaged_part_of_a_covariance_is_begun_anew(
     any_editor: Editor, tmp_path: Path, damage: bytes | None
 ) -> None:
     """Also one of another shape, as of a model that was changed in its folder."""
-    working = editor_of(any_editor.loaded, scratch=tmp_path)
+    working = preparation_of(any_editor.loaded, scratch=tmp_path)
     other = safetensors.torch.save({"1": torch.zeros(2, 2), "done": torch.tensor(1)})
-    part = working._partial()
+    part = working.partial_covariance()
     assert part is not None
     part.write_bytes(other if damage is None else damage)
-    expected = editor_of(any_editor.loaded).covariance()
+    expected = preparation_of(any_editor.loaded).covariance()
     assert all(torch.equal(working.covariance()[layer], c) for layer, c in expected.items())
 
 
 def test_what_is_made_once_is_read_back(any_editor: Editor) -> None:
     cache = MemoryCache()
-    first = editor_of(any_editor.loaded, cache=cache)
-    first.prepare()
+    first = preparation_of(any_editor.loaded, cache=cache)
+    first.everything()
     stages: list[str] = []
-    second = editor_of(any_editor.loaded, cache=cache)
+    second = preparation_of(any_editor.loaded, cache=cache)
     covariance = second.covariance(lambda stage, *_, **__: stages.append(stage))
-    assert second.contexts == first.contexts
+    assert second.contexts() == first.contexts()
     assert stages == []
     assert all(torch.equal(covariance[layer], c) for layer, c in first.covariance().items())
 
 
 def test_another_corpus_is_another_covariance(any_editor: Editor) -> None:
     cache = MemoryCache()
-    one = Editor(any_editor.loaded, HPARAMS, corpus=TEXT, cache=cache)
-    other = Editor(any_editor.loaded, HPARAMS, corpus="Something else. " * 60, cache=cache)
+    one, other = (
+        Editor(any_editor.loaded, HPARAMS, corpus=corpus, cache=cache).preparation
+        for corpus in (TEXT, "Something else. " * 60)
+    )
     assert one.covariance_digest != other.covariance_digest
     assert not torch.equal(one.covariance()[1], other.covariance()[1])
 

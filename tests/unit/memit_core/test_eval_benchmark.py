@@ -18,7 +18,6 @@ from memit_core.eval.records import Record
 from memit_core.eval.report import as_json
 from memit_core.evaluate import evaluate_facts
 from memit_core.facts import Fact, group_facts
-from memit_core.views import view_of
 from tests.tiny_models import TEXT
 from tests.unit.memit_core.examples import FACTS
 
@@ -52,9 +51,9 @@ def test_before_and_after_agree_with_the_scores_of_edits(
         for record in RECORDS
     ]
     solved = any_editor.solve(group_facts(FACTS))
-    views = (view_of(any_editor.loaded.model), any_editor.apply(solved))
-    for when, view in zip(("before", "after"), views, strict=True):
-        scores = evaluate_facts(view, any_editor.structure, any_editor.loaded.tokenizer, facts)
+    models = (any_editor.base, any_editor.model_with(solved))
+    for when, model in zip(("before", "after"), models, strict=True):
+        scores = evaluate_facts(model, facts)
         for one, score in zip(result.measured, scores, strict=True):
             measures = getattr(one, when)
             assert measures.efficacy == score.efficacy

@@ -10,7 +10,6 @@ import torch
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.target_scores import BATCH_TOKENS, TargetScore, score_targets
-from memit_core.views import view_of
 
 QUESTIONS = [
     ("Anna Keller works as a", "baker in Geneva"),
@@ -28,7 +27,7 @@ def plainly(editor: Editor, prompt: str, target: str) -> tuple[list[float], list
     before = tokenizer(prompt)["input_ids"]
     after = tokenizer(f" {target}", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        logits = view_of(editor.loaded.model)(torch.tensor([before + after])).logits[0].double()
+        logits = editor.base.view(torch.tensor([before + after])).logits[0].double()
     log_p, hits = [], []
     for i, token in enumerate(after):
         row = logits[len(before) + i - 1]
@@ -38,8 +37,7 @@ def plainly(editor: Editor, prompt: str, target: str) -> tuple[list[float], list
 
 
 def test_each_question_as_if_asked_alone(editor: Editor) -> None:
-    view = view_of(editor.loaded.model)
-    scores = score_targets(view, editor.structure, editor.loaded.tokenizer, QUESTIONS)
+    scores = score_targets(editor.base, QUESTIONS)
     for score, (prompt, target) in zip(scores, QUESTIONS, strict=True):
         log_p, hits = plainly(editor, prompt, target)
         assert score.log_p == pytest.approx(log_p, abs=1e-4)
@@ -47,23 +45,21 @@ def test_each_question_as_if_asked_alone(editor: Editor) -> None:
 
 
 def test_what_the_model_says_itself_is_a_greedy_hit(any_editor: Editor) -> None:
-    view = view_of(any_editor.loaded.model)
-    tokenizer = any_editor.loaded.tokenizer
+    model = any_editor.base
+    tokenizer = model.tokenizer
     ids = tokenizer("The boy", return_tensors="pt")["input_ids"]
-    best = int(view(ids).logits[0, -1].argmax())
+    best = int(model.view(ids).logits[0, -1].argmax())
     # a target is scored as it follows a space, so the question is asked for the best such token
     spaced = {tokenizer.decode([i]): i for i in range(len(tokenizer))}
     words = [w for w in spaced if w.startswith(" ") and w.strip().isalpha()]
-    scores = score_targets(
-        view, any_editor.structure, tokenizer, [("The boy", w.strip()) for w in words]
-    )
+    scores = score_targets(model, [("The boy", w.strip()) for w in words])
     for word, score in zip(words, scores, strict=True):
         if len(score.hits) == 1:
             assert score.greedy == (spaced[word] == best)
 
 
 def test_more_questions_than_a_batch_come_back_in_order(any_editor: Editor) -> None:
-    view = view_of(any_editor.loaded.model)
+    model = any_editor.base
     words = ["the", "of", "was", "and the old", "in Vienna", "not known"]
     many = [(f"{'so ' * (i % 7)}{i} is", words[i % 6]) for i in range(BATCH_TOKENS // 2)]
     told: list[tuple[int, int]] = []
@@ -71,10 +67,9 @@ def test_more_questions_than_a_batch_come_back_in_order(any_editor: Editor) -> N
     def progress(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         told.append((done, total))
 
-    args = (view, any_editor.structure, any_editor.loaded.tokenizer)
-    together = score_targets(*args, many, progress)
+    together = score_targets(model, many, progress)
     for question, score in list(zip(many, together, strict=True))[::11]:
-        assert score_targets(*args, [question])[0].log_p == pytest.approx(score.log_p, abs=1e-4)
+        assert score_targets(model, [question])[0].log_p == pytest.approx(score.log_p, abs=1e-4)
     assert told[0][0] == 0
     assert told[-1][0] == told[-1][1] == len(many)
 
@@ -87,6 +82,5 @@ def test_p_is_the_mean_over_tokens_and_greedy_needs_all() -> None:
 
 
 def test_a_target_of_nothing_is_refused(any_editor: Editor) -> None:
-    view = view_of(any_editor.loaded.model)
     with pytest.raises(MemitError, match="tokenises to nothing"):
-        score_targets(view, any_editor.structure, any_editor.loaded.tokenizer, [("The boy", " ")])
+        score_targets(any_editor.base, [("The boy", " ")])

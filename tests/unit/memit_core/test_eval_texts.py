@@ -19,7 +19,7 @@ from memit_core.evaluate import CONTROL_CHARS, ControlText
 from memit_core.facts import Fact
 from memit_core.held_out import HeldOutText
 from memit_core.progress import silent
-from memit_core.views import set_weight, view_of
+from memit_core.views import set_weight
 from tests.tiny_models import TEXT
 
 PROMPTS = ["The boy", "The lighthouse keeper at the edge of the bay", "Anna", "In 1931 the company"]
@@ -27,8 +27,7 @@ PROMPTS = ["The boy", "The lighthouse keeper at the edge of the bay", "Anna", "I
 
 def greedily(editor: Editor, prompt: str, tokens: int) -> str:
     """One token after the other, without padding or cache."""
-    tokenizer = editor.loaded.tokenizer
-    view = view_of(editor.loaded.model)
+    view, tokenizer = editor.base.view, editor.loaded.tokenizer
     ids = tokenizer(prompt)["input_ids"]
     with torch.no_grad():
         while len(ids) < tokens:
@@ -37,30 +36,28 @@ def greedily(editor: Editor, prompt: str, tokens: int) -> str:
 
 
 def test_padding_changes_no_text(editor: Editor) -> None:
-    view = view_of(editor.loaded.model)
-    texts = free_texts(view, editor.loaded.tokenizer, PROMPTS, seed=0, tokens=24, top_k=1)
+    texts = free_texts(editor.base, PROMPTS, seed=0, tokens=24, top_k=1)
     assert texts == [greedily(editor, prompt, 24) for prompt in PROMPTS]
 
 
 def test_sampling_is_seeded_and_leaves_the_global_state(any_editor: Editor) -> None:
-    view = view_of(any_editor.loaded.model)
-    tokenizer = any_editor.loaded.tokenizer
+    model = any_editor.base
     many = [f"{prompt} {i}" for i in range(BATCH_ROWS // 2) for prompt in PROMPTS]
     state = torch.random.get_rng_state()
-    first = free_texts(view, tokenizer, many, seed=1, tokens=20)
+    first = free_texts(model, many, seed=1, tokens=20)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert first == free_texts(view, tokenizer, many, seed=1, tokens=20)
-    assert first != free_texts(view, tokenizer, many, seed=2, tokens=20)
+    assert first == free_texts(model, many, seed=1, tokens=20)
+    assert first != free_texts(model, many, seed=2, tokens=20)
     assert all(text.startswith(prompt) for text, prompt in zip(first, many, strict=True))
 
 
 def test_only_the_likeliest_five_are_sampled(any_editor: Editor) -> None:
-    view = view_of(any_editor.loaded.model)
-    tokenizer = any_editor.loaded.tokenizer
+    model = any_editor.base
+    tokenizer = model.tokenizer
     ids = tokenizer("The boy")["input_ids"]
-    best = view(torch.tensor([ids])).logits[0, -1].topk(5).indices.tolist()
+    best = model.view(torch.tensor([ids])).logits[0, -1].topk(5).indices.tolist()
     allowed = {tokenizer.decode([*ids, i], skip_special_tokens=True) for i in best}
-    drawn = free_texts(view, tokenizer, ["The boy"] * 200, seed=0, tokens=len(ids) + 1)
+    drawn = free_texts(model, ["The boy"] * 200, seed=0, tokens=len(ids) + 1)
     assert set(drawn) == allowed
 
 
@@ -102,7 +99,7 @@ def test_of_records_with_prompts_the_texts_are_measured_normalised(
     asked = Record(3, fact, (), (), ("Lyon", "In Lyon"), ("the cafe there",))
     silent_one = Record(4, fact, (), ())
     monkeypatch.setattr(free_generation, "free_texts", lambda *_, **__: ["a caf\u00e9", "old old"])
-    scores = GenerationScores(None, [asked, silent_one], ["old"], seed=0)
+    scores = GenerationScores([asked, silent_one], ["old"], seed=0)
     first, second = scores.add(None, [asked, silent_one], [Measures()] * 2, silent)
     known = ReferenceScore(["old", "the cafe there"])
     assert scores.count == 1
@@ -121,17 +118,15 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_held_out_text_agrees_with_the_control_text(any_editor: Editor) -> None:
-    loaded, structure = any_editor.loaded, any_editor.structure
-    base = view_of(loaded.model)
-    edited = view_of(loaded.model)
-    path = structure.projections[1]
-    weight = edited.get_submodule(path).weight
+    base, edited = any_editor.base, any_editor.base
+    path = edited.structure.projections[1]
+    weight = edited.view.get_submodule(path).weight
     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    set_weight(edited, path, weight + 0.05 * noise)
+    set_weight(edited.view, path, weight + 0.05 * noise)
     text = TEXT[:1_500]  # both take all of it: fewer tokens than either's limit
     assert len(text) < CONTROL_CHARS
-    held_out = HeldOutText(base, structure, loaded.tokenizer, text)
-    control = ControlText(base, structure, loaded.tokenizer, text).drift(edited)
+    held_out = HeldOutText(base, text)
+    control = ControlText(base, text).drift(edited)
     before, after = held_out.score(base), held_out.score(edited)
     assert before.kl == pytest.approx(0, abs=1e-6)
     assert after.perplexity / before.perplexity == pytest.approx(control.perplexity_ratio, rel=1e-3)
@@ -141,13 +136,10 @@ def test_held_out_text_agrees_with_the_control_text(any_editor: Editor) -> None:
 
 
 def test_perplexity_by_one_plain_forward(any_editor: Editor) -> None:
-    loaded = any_editor.loaded
-    base = view_of(loaded.model)
-    score = HeldOutText(base, any_editor.structure, loaded.tokenizer, "The boy ran away.").score(
-        base
-    )
-    ids = loaded.tokenizer("The boy ran away.\n", return_tensors="pt")["input_ids"]
+    base = any_editor.base
+    score = HeldOutText(base, "The boy ran away.").score(base)
+    ids = base.tokenizer("The boy ran away.\n", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        log_p = base(ids).logits[0].double().log_softmax(-1)
+        log_p = base.view(ids).logits[0].double().log_softmax(-1)
     nll = -sum(float(log_p[i, int(ids[0, i + 1])]) for i in range(ids.shape[1] - 1))
     assert score.perplexity == pytest.approx(math.exp(nll / (ids.shape[1] - 1)), rel=1e-4)

@@ -112,14 +112,14 @@ def test_every_fact_is_edited_as_the_reference_edits_it(name: str) -> None:
     groups = group_facts(FACTS.values())
     assert max(len(group.facts) for group in groups) == 3
     targets = editor.targets(groups)
-    templates = [context + "{}" for context in editor.contexts]
+    templates = [context + "{}" for context in editor.prepare().contexts]
     reference = Reference(name, editor.loaded.model, editor.loaded.tokenizer, templates)
     settings = settings_of(hparams)
     for group, ours in zip(groups, targets, strict=True):
         expected = reference.compute_z(group.facts, settings)
         assert relative(ours.z, expected.z, expected.z - expected.h0) < Z, group.subject
         assert ours.loss == pytest.approx(expected.losses[-1], rel=1e-4)
-    covariances = {layer: c.double() for layer, c in editor.covariance().items()}
+    covariances = {layer: c.double() for layer, c in editor.prepare().covariance.items()}
     solved = editor.solve(groups)
     inserted = reference.insert(
         [list(group.facts) for group in groups], [t.z for t in targets], covariances, settings

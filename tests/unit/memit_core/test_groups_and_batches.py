@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-import memit_core.compute_z
+from memit_core import compute_z, z_optimisation
 from memit_core.cache import MemoryCache
-from memit_core.compute_z import Target
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled, OutOfMemory
 from memit_core.facts import Fact, group_facts
-from memit_core.progress import Progress
+from memit_core.progress import ProgressCallback
+from memit_core.z_optimisation import Optimisation, Target
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_only_groups_whose_loss_is_high_take_more_steps(
     before = optimise(editor.loaded, some, few)
     losses = sorted(target.loss for target in before)
     border = (losses[5] + losses[6]) / 2
-    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", border)
+    monkeypatch.setattr(z_optimisation, "HARD_LOSS", border)
     after = optimise(editor.loaded, some, replace(few, v_max_grad_steps=12))
     hard = [i for i, target in enumerate(before) if target.loss > border]
     assert len(hard) == 2
@@ -78,7 +78,7 @@ def test_only_groups_whose_loss_is_high_take_more_steps(
 def test_extra_steps_that_make_it_worse_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """With steps so long it is chance whether one more makes it better."""
     loaded = loaded_tiny("gptj")
-    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", 0.0)
+    monkeypatch.setattr(z_optimisation, "HARD_LOSS", 0.0)
     some = MANY[::4]
     wild = replace(
         HPARAMS, v_num_grad_steps=3, v_lr=50.0, v_beta1=0.0, clamp_norm_factor=3.0, kl_factor=0.0
@@ -98,7 +98,7 @@ def test_extra_steps_that_make_it_worse_are_taken_back(monkeypatch: pytest.Monke
 def test_the_extra_steps_do_not_show_as_the_end(
     editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memit_core.compute_z, "HARD_LOSS", 0.0)
+    monkeypatch.setattr(z_optimisation, "HARD_LOSS", 0.0)
     told: list[tuple[int, int]] = []
     hparams = replace(HPARAMS, v_num_grad_steps=2, v_max_grad_steps=5)
     editor_of(editor.loaded, hparams).targets(
@@ -128,14 +128,14 @@ def test_a_batch_that_does_not_fit_goes_on_in_halves(
 ) -> None:
     groups = group_facts(FACTS)
     expected = optimise(editor.loaded, groups)
-    run = memit_core.compute_z._Optimisation.run
+    run = Optimisation.run
 
-    def fits_one(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+    def fits_one(self: Optimisation, on_step: Any) -> list[Target]:
         if self.size > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, on_step)
 
-    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fits_one)
+    monkeypatch.setattr(Optimisation, "run", fits_one)
     for ours, theirs in zip(optimise(editor.loaded, groups), expected, strict=True):
         assert (ours.z - theirs.z).norm() < ALONE * theirs.z.norm()
     assert "going on with half" in caplog.text
@@ -144,19 +144,19 @@ def test_a_batch_that_does_not_fit_goes_on_in_halves(
 def test_one_fact_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by the message of torch's CPU allocator."""
 
-    def fails(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+    def fails(self: Optimisation, on_step: Any) -> list[Target]:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 TB")
 
-    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fails)
+    monkeypatch.setattr(Optimisation, "run", fails)
     with pytest.raises(OutOfMemory, match="out of memory at stage z for 'Martin Okafor'"):
         optimise(loaded_tiny("llama"), group_facts(FACTS[3:4]))
 
 
 def test_any_other_failure_is_no_matter_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: memit_core.compute_z._Optimisation, on_step: Any) -> list[Target]:
+    def fails(self: Optimisation, on_step: Any) -> list[Target]:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(memit_core.compute_z._Optimisation, "run", fails)
+    monkeypatch.setattr(Optimisation, "run", fails)
     with pytest.raises(RuntimeError, match="shapes"):
         optimise(loaded_tiny("llama"), group_facts(FACTS))
 
@@ -223,12 +223,12 @@ def test_a_group_is_read_back_and_not_optimised_again(any_editor: Editor) -> Non
 def test_a_stage_that_is_broken_off_keeps_what_its_batches_found(
     any_editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memit_core.compute_z, "memory_budget", lambda *_: 1)
+    monkeypatch.setattr(compute_z, "memory_budget", lambda *_: 1)
     working = editor_of(any_editor.loaded, cache=MemoryCache())
     groups, steps = group_facts(FACTS), HPARAMS.v_num_grad_steps
     totals: list[int] = []
 
-    def broken_off_after(batches: int) -> Progress:
+    def broken_off_after(batches: int) -> ProgressCallback:
         def tell(_stage: str, done: int, total: int, *, loss: float | None = None) -> None:
             totals.append(total)
             if done > batches * steps:

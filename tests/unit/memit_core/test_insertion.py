@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from memit_core.cache import MemoryCache
-from memit_core.compute_ks import KeyWalk, Seen
+from memit_core.compute_ks import KeyWalk, LayerInputs
 from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams
 from memit_core.target_scores import score_targets
 from memit_core.tokens import prompt_row, target_ids
-from memit_core.views import view_of
 from tests.device import DEVICE
 from tests.reference import closed_form
 from tests.unit.memit_core.examples import FACTS, HPARAMS, by_layer, editor_of, loaded_tiny
@@ -74,21 +73,18 @@ def changes(editor: Editor, groups: list[Group]) -> dict[int, torch.Tensor]:
     return {layer: delta.matrix(CPU) for layer, delta in solved.items()}
 
 
-def look(editor: Editor, groups: list[Group]) -> tuple[Seen, torch.Tensor]:
-    """What layer 2 of the base sees, and the residual there, [d, groups]."""
-    loaded = editor.loaded
-    view = view_of(loaded.model)
-    walk = KeyWalk(view, editor.structure, loaded.tokenizer, groups, editor.contexts, 2)
-    seen = walk.at(2)
+def layer_two(editor: Editor, groups: list[Group]) -> tuple[LayerInputs, torch.Tensor]:
+    """What layer 2 of the base is solved from, and the residual there, [d, groups]."""
+    inputs = KeyWalk(editor.base, groups, editor.prepare().contexts, 2).at(2)
     z = torch.stack([target.z for target in editor.targets(groups)]).double().T
-    return seen, z - seen.states
+    return inputs, z - inputs.states
 
 
 def said(editor: Editor, groups: list[Group]) -> list[bool]:
     """Whether each fact is said, group by group."""
-    view = editor.apply(editor.solve(groups))
+    model = editor.model_with(editor.solve(groups))
     pairs = [(fact.filled, fact.target_new) for group in groups for fact in group.facts]
-    scores = score_targets(view, editor.structure, editor.loaded.tokenizer, pairs)
+    scores = score_targets(model, pairs)
     return [score.greedy for score in scores]
 
 
@@ -96,11 +92,11 @@ def test_two_columns_are_weighted_least_squares(cache: MemoryCache) -> None:
     """With one layer, where nothing else intervenes; both columns of a fact have its residual."""
     hparams, share = replace(HPARAMS, layers=(2,), bare_share=0.2), 0.2
     editor, groups = editor_with(hparams, cache), group_facts(FACTS)
-    seen, residual = look(editor, groups)
+    inputs, residual = layer_two(editor, groups)
     residual = torch.cat([residual * share**0.5, residual * (1 - share) ** 0.5], dim=1)
-    keys = torch.cat([seen.bare * share**0.5, seen.sampled * (1 - share) ** 0.5], 1)
+    keys = torch.cat([inputs.bare * share**0.5, inputs.sampled * (1 - share) ** 0.5], 1)
     expected = closed_form(
-        residual, keys, editor.covariance()[2].double(), hparams.mom2_update_weight
+        residual, keys, editor.prepare().covariance[2].double(), hparams.mom2_update_weight
     )
     ours = changes(editor, groups)[2].double()
     assert (ours - expected).norm() < CLOSE * expected.norm()
@@ -154,9 +150,11 @@ def test_only_the_facts_that_were_missed_are_raised(cache: MemoryCache) -> None:
     assert spoken.any()
     assert not spoken.all()
     root = torch.where(spoken, 1.0, 5.0).double().sqrt()
-    seen, residual = look(once, groups)
-    keys = (seen.bare + seen.sampled) / 2
-    expected = closed_form(residual * root, keys * root, once.covariance()[2].double(), 30.0)
+    inputs, residual = layer_two(once, groups)
+    keys = (inputs.bare + inputs.sampled) / 2
+    expected = closed_form(
+        residual * root, keys * root, once.prepare().covariance[2].double(), 30.0
+    )
     ours = changes(editor_with(replace(hparams, reweight_rounds=1), cache), groups)[2].double()
     assert (ours - expected).norm() < CLOSE * expected.norm()
 

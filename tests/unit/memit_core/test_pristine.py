@@ -38,7 +38,7 @@ def stopping(stage: str, at: int, error: BaseException) -> Callable[..., None]:
 
 def run(editor: Editor, progress: Callable[..., None]) -> dict[int, bytes]:
     editor.prepare(progress)
-    editor.factorise(progress)
+    editor.preparation.factorise(progress)
     return editor.solve(group_facts(FACTS), progress)
 
 
@@ -142,17 +142,14 @@ def test_a_covariance_that_is_not_finite_is_refused_and_not_kept() -> None:
     cache = MemoryCache()
     editor = editor_of(loaded, cache=cache)
     with pytest.raises(NonFinite, match="covariance"):
-        editor.covariance()
-    assert cache.get(f"covariance/{editor.covariance_digest}") is None
+        editor.preparation.covariance()
+    assert cache.get(f"covariance/{editor.preparation.covariance_digest}") is None
 
 
 def test_a_corpus_without_text_is_refused() -> None:
     loaded = loaded_tiny("llama")
-    editor = editor_of(loaded)
     with pytest.raises(MemitError, match="no text"):
-        compute_covariance(
-            view_of(loaded.model), editor.structure, HPARAMS, loaded.tokenizer, " \n\n ", silent
-        )
+        compute_covariance(loaded.runnable(), HPARAMS, " \n\n ", silent)
     assert TEXT.strip()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from memit_core import compute_z, insert, solve
+from memit_core import insert, solve, z_optimisation
 from memit_core.facts import group_facts
 from memit_core.revision import METHOD_REVISION
 from memit_core.word_ends import word_ends
@@ -41,8 +41,8 @@ def found() -> dict[str, Any]:
     return {
         "revision": METHOD_REVISION,
         "constants": {
-            "STOP_LOSS": compute_z.STOP_LOSS,
-            "HARD_LOSS": compute_z.HARD_LOSS,
+            "STOP_LOSS": z_optimisation.STOP_LOSS,
+            "HARD_LOSS": z_optimisation.HARD_LOSS,
             "MOST_MISSED": insert.MOST_MISSED,
             "RIDGE": solve.RIDGE,
             "WOODBURY_SHARE": solve.WOODBURY_SHARE,

@@ -50,12 +50,12 @@ def test_a_covariance_needs_no_usable_scratch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("memit_core.covariance.BATCH_ROWS", 1)
-    working = editor_of(any_editor.loaded, scratch=unusable, save_seconds=0)
-    part = working._partial()
+    working = editor_of(any_editor.loaded, scratch=unusable, save_seconds=0).preparation
+    part = working.partial_covariance()
     assert part is not None
     if unusable.is_dir():
         part.mkdir()
-    expected = editor_of(any_editor.loaded).covariance()
+    expected = editor_of(any_editor.loaded).prepare().covariance
     assert all(torch.equal(working.covariance()[layer], c) for layer, c in expected.items())
     assert any("the covariance is not saved" in line for line in warnings_of(caplog))
 

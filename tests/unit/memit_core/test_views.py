@@ -111,13 +111,13 @@ def test_a_weight_of_another_shape_or_dtype_is_refused(loaded: LoadedModel) -> N
 
 
 def test_running_part_of_a_view_reads_what_a_full_run_reads(loaded: LoadedModel) -> None:
-    structure = discover(loaded.model)
-    view = view_of(loaded.model)
+    model = loaded.runnable()
+    structure = model.structure
     rows = [Row((5, 80, 200, 7, 301), 2), Row((9, 10), 1)]
     seen: list[torch.Tensor] = []
     with torch.no_grad():
         state = run_until(
-            view,
+            model,
             structure.blocks[2],
             collate(rows, DEVICE),
             {structure.projections[1]: seen.append},
@@ -126,20 +126,20 @@ def test_running_part_of_a_view_reads_what_a_full_run_reads(loaded: LoadedModel)
     # one padded row of two against a single row: only the order of float32 sums differs
     torch.testing.assert_close(state[0], whole[0], rtol=1e-5, atol=1e-5)
     assert seen[0].shape == (2, 5, structure.intermediate)
-    assert hooks(view) == 0
+    assert hooks(model.view) == 0
 
 
 def test_an_error_inside_a_run_leaves_no_hook(loaded: LoadedModel) -> None:
-    structure = discover(loaded.model)
-    view = view_of(loaded.model)
+    model = loaded.runnable()
+    structure = model.structure
 
     def fail(_keys: torch.Tensor) -> None:
         raise RuntimeError("reader")
 
     batch = collate([Row((1, 2, 3), 1)], DEVICE)
     with pytest.raises(RuntimeError, match="reader"):
-        run_until(view, structure.blocks[2], batch, {structure.projections[1]: fail})
-    assert hooks(view) == 0
+        run_until(model, structure.blocks[2], batch, {structure.projections[1]: fail})
+    assert hooks(model.view) == 0
 
 
 def test_hooked_removes_hooks_when_its_body_fails() -> None:

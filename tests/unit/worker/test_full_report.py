@@ -38,7 +38,7 @@ class Forwards:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_report, "SLICE_FACTS", 2)
     monkeypatch.setattr(full_report, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(full_report, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(full_report, "AFTER_FAILURE_SECONDS", 0.01)
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def test_each_forward_lets_generation_go_first_but_not_for_ever(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = workshop.version(FACTS[:3])
-    monkeypatch.setattr(full_report, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(full_report, "GENERATION_WAIT_SECONDS", 0.2)
     begun = time.monotonic()
     assert workshop.reporter(generating=lambda: True).report(RUNNING) == version
     assert time.monotonic() - begun > 3 * 0.2  # before it began, and before each of two slices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from memit_core.facts import Fact
-from memit_core.tokens import encode
+from memit_core.tokens import encode_text
 from tests.tiny_models import tiny_tokenizer
 from worker.measured_prompts import FACT_TOKENS, LEAST_TOKENS, within_budget
 
@@ -17,7 +17,7 @@ def fact(number: int, prompts: int, length: int) -> Fact:
 
 def tokens(facts: list[Fact]) -> int:
     texts = [p for f in facts for p in (*f.paraphrase_prompts, *f.neighborhood_prompts)]
-    return sum(len(encode(TOKENIZER, text)[0]) for text in texts)
+    return sum(len(encode_text(TOKENIZER, text)[0]) for text in texts)
 
 
 def test_usual_facts_are_measured_whole() -> None:

@@ -16,7 +16,7 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError
 from memit_core.facts import Fact
 from memit_core.methods import METHODS, Memit, Method
-from memit_core.progress import Progress, silent
+from memit_core.progress import ProgressCallback, silent
 from memit_core.weights import Delta, LowRank
 from tests.unit.worker.engine.stage import answers, ask, generated
 from tests.unit.worker.workshop import Workshop, fact
@@ -41,21 +41,19 @@ class Constant:
         self.asked.clear()
         self._structure = editor.structure
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: ProgressCallback) -> Mapping[str, str]:
         progress("prepare", 1, 1)
-
-    def sources(self) -> Mapping[str, str]:
         return {}
 
     def options(self, facts: Sequence[Fact], given: Mapping[str, Any]) -> dict[str, Any]:
         return {"times": len(facts), **given}
 
-    def unwritable(self, facts: Sequence[Fact], progress: Progress) -> Collection[Fact]:
+    def unwritable(self, facts: Sequence[Fact], progress: ProgressCallback) -> Collection[Fact]:
         progress("prepare", 1, 1)
         return [one for one in facts if one.subject == "nobody"]
 
     def solve(
-        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: Progress
+        self, facts: Sequence[Fact], options: Mapping[str, Any], progress: ProgressCallback
     ) -> dict[str, Delta]:
         progress("insert", 0, len(facts))
         self.asked.append([one.subject for one in facts])

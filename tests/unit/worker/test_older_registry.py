@@ -32,9 +32,9 @@ def test_its_versions_answer_as_they_did(older: Workshop) -> None:
         manifest = older.registry.versions.get(older.registry.versions.resolve(name))
         assert manifest.method == "memit"
         assert manifest.canary
-        view = older.editor.apply({w.module: deltas.read(w.blob) for w in manifest.weights})
+        model = older.editor.model_with({w.module: deltas.read(w.blob) for w in manifest.weights})
         for canary in manifest.canary:
-            token, logprob = next_token(view, older.editor.loaded.tokenizer, canary.prompt)
+            token, logprob = next_token(model, canary.prompt)
             assert token == canary.token_id
             assert logprob == pytest.approx(canary.logprob, abs=1e-4)
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from contracts.facts import Fact
 from contracts.generation import GenerateRequest, GenerateTask, Sampling
 from memit_core.errors import InvalidFact
-from memit_core.tokens import continuation_row, encode, prefixed, prompt_row, target_row
+from memit_core.tokens import continuation_row, encode_text, prefixed, prompt_row, target_row
 from tests.tiny_tokenizers import BEGIN, BUILDERS, END, LOSSLESS, tiny_tokenizer_of
 from tests.unit.memit_core.fact_strategies import text, visible
 from worker.core_fact import core_fact
-from worker.engine.requests import tokenise
+from worker.engine.beginning import beginning
 from worker.engine.text import Detokenizer
 
 BORDERS = st.sampled_from(["", " ", "\n", "\t", '"', "$", "(", "info@", "は", BEGIN, END, "[x]\n"])
@@ -31,7 +31,7 @@ def served(kind: str, prompt: str) -> list[int]:
     task = GenerateTask(
         id="x", prompt=asked.prompt, version="v0-000000000000", sampling=Sampling(), deadline=9e9
     )
-    return tokenise(task, tiny_tokenizer_of(kind), 10_000, {})
+    return beginning(task, tiny_tokenizer_of(kind), 10_000, {})
 
 
 @st.composite
@@ -77,7 +77,7 @@ def test_an_answer_of_the_targets_tokens_shows_the_target(kind: str, fact: Fact)
     assume(BEGIN not in fact.target_new)
     assume(END not in fact.target_new)
     row = target_row(tokenizer, core_fact(fact))
-    shown = Detokenizer(tokenizer, encode(tokenizer, fact.filled)[0])
+    shown = Detokenizer(tokenizer, encode_text(tokenizer, fact.filled)[0])
     answer = "".join([*map(shown.push, row.targets), shown.end()])
     target = unicodedata.normalize("NFC", fact.target_new).rstrip(" \t")
     assert answer in (target, f" {target}")
@@ -89,17 +89,19 @@ def test_an_answer_of_the_targets_tokens_shows_the_target(kind: str, fact: Fact)
 @given(prompt=text.filter(bool), form=st.sampled_from(["NFC", "NFD"]))
 def test_every_form_of_a_text_is_the_same_prompt(kind: str, prompt: str, form: str) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    assert encode(tokenizer, unicodedata.normalize(form, prompt)) == encode(tokenizer, prompt)
+    assert encode_text(tokenizer, unicodedata.normalize(form, prompt)) == encode_text(
+        tokenizer, prompt
+    )
 
 
 @kinds
 @given(prompt=visible)
 def test_a_text_begins_once_and_does_not_end(kind: str, prompt: str) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    ids, offsets = encode(tokenizer, prompt)
+    ids, offsets = encode_text(tokenizer, prompt)
     assert len(ids) == len(offsets)
     opens = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-    rendered, _ = encode(tokenizer, BEGIN + prompt)
+    rendered, _ = encode_text(tokenizer, BEGIN + prompt)
     assert rendered[:2].count(tokenizer.bos_token_id) == 1
     assert (ids[:1] == [tokenizer.bos_token_id]) == opens
     assert not ids or ids[-1] != tokenizer.eos_token_id or prompt.endswith(END)
@@ -108,6 +110,6 @@ def test_a_text_begins_once_and_does_not_end(kind: str, prompt: str) -> None:
 @kinds
 def test_a_context_goes_after_the_beginning_of_text_that_a_prompt_brings(kind: str) -> None:
     tokenizer = tiny_tokenizer_of(kind)
-    opens = encode(tokenizer, "a")[0][0] == tokenizer.bos_token_id
+    opens = encode_text(tokenizer, "a")[0][0] == tokenizer.bos_token_id
     rendered = prefixed(tokenizer, "So. ", f"{BEGIN}Anna plays")
     assert rendered == (f"{BEGIN}So. Anna plays" if opens else f"So. {BEGIN}Anna plays")

@@ -67,13 +67,13 @@ def test_without_redis_the_start_goes_on_and_says_so_once(
     caplog.set_level(logging.INFO)
     starting = Starting(f"redis://127.0.0.1:{free_port()}", "tiny")
     starting("load model", 0, 2)
-    wait_until(lambda: "Redis is not told" in caplog.text)
+    wait_until(lambda: "its progress is not published" in caplog.text)
     starting("load model", 1, 2)
     starting("templates", 0, 1)
     time.sleep(0.2)
     starting.finish()
     said = [record.getMessage() for record in caplog.records]
-    assert sum("Redis is not told" in line for line in said) == 1
+    assert sum("its progress is not published" in line for line in said) == 1
     assert "load model: 0 of 2" in said
     assert "templates: 0 of 1" in said, "each stage is logged"
 

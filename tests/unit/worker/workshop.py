@@ -98,9 +98,9 @@ class Workshop:
         """How facts fare on the weights that are in the registry, measured one by one."""
         deltas = Deltas(self.registry.blobs)
         weights = self.registry.versions.get(version).weights
-        view = self.editor.apply({weight.module: deltas.read(weight.blob) for weight in weights})
-        structure, tokenizer = self.editor.structure, self.editor.loaded.tokenizer
-        return [evaluate_facts(view, structure, tokenizer, [core_fact(one)])[0] for one in facts]
+        solved = {weight.module: deltas.read(weight.blob) for weight in weights}
+        model = self.editor.model_with(solved)
+        return [evaluate_facts(model, [core_fact(one)])[0] for one in facts]
 
     def reporter(self, max_facts: int = 2_000, **told: Any) -> FullReporter:
         """A reporter beside which nothing happens, unless `told` otherwise."""

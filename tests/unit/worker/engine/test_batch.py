@@ -10,7 +10,7 @@ import torch
 from tests.device import DEVICE
 from tests.tiny_models import TINY, VOCABULARY
 from tests.unit.worker.engine.stage import Stage, make_stage
-from worker.engine.batch import Batch, pad_left
+from worker.engine.batch import KeyValueBatch, pad_left
 from worker.engine.versioned import ServingView
 
 
@@ -25,8 +25,8 @@ def prompt(length: int, seed: int) -> list[int]:
     return torch.randint(1, VOCABULARY, (length,), generator=draw).tolist()
 
 
-def prefilled(stage: Stage, view: ServingView, rows: list[list[int]], chunk: int) -> Batch:
-    batch = Batch(len(rows), view.device)
+def prefilled(stage: Stage, view: ServingView, rows: list[list[int]], chunk: int) -> KeyValueBatch:
+    batch = KeyValueBatch(len(rows), view.device)
     tokens, mask = pad_left(rows, view.device)
     for t, m in zip(tokens.split(chunk, 1), mask.split(chunk, 1), strict=True):
         batch.forward(view, [stage.base_version] * len(rows), t, m)
@@ -42,7 +42,7 @@ def test_logits_of_a_row_are_those_of_a_plain_forward_over_it_alone(
     stage = make_stage(name, registry_path)
     view = ServingView(stage.loaded.model, stage.base_version)
     rows = [prompt(40, 1), prompt(3, 2), prompt(9, 3), prompt(17, 4)]
-    batch = Batch(0, view.device)
+    batch = KeyValueBatch(0, view.device)
 
     batch.join(prefilled(stage, view, [row[:-1] for row in rows[:3]], chunk=11))
     assert all(layer.values.isfinite().all() for layer in batch.cache.layers), "padding spoiled it"

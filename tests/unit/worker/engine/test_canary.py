@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from contracts.versions import Canary
-from memit_core.discover import discover
 from memit_core.evaluate import next_token
 from memit_core.loading import adopt_model
-from memit_core.views import set_weight, view_of
+from memit_core.views import set_weight
 from tests.tiny_models import tiny_model, tiny_tokenizer
 from worker.engine.canary import CanaryFailed, check_canaries
 
@@ -18,12 +17,12 @@ PROMPT = "Anna Keller lives in"
 
 def test_the_made_weights_pass_and_others_do_not() -> None:
     loaded = adopt_model(tiny_model("llama"), tiny_tokenizer(), name="tiny")
-    path = discover(loaded.model).projections[1]
+    model = loaded.runnable()
+    path = model.structure.projections[1]
     base = loaded.model.get_submodule(path).weight
     edited = base + 0.5 * torch.randn(base.shape, generator=torch.Generator().manual_seed(0))
-    view = view_of(loaded.model)
-    set_weight(view, path, edited)
-    token, logprob = next_token(view, loaded.tokenizer, PROMPT)
+    set_weight(model.view, path, edited)
+    token, logprob = next_token(model, PROMPT)
     canary = Canary(prompt=PROMPT, token_id=token, logprob=logprob)
 
     check_canaries(loaded, loaded.tokenizer, {path: edited}, [canary])

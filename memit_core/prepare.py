@@ -1,0 +1,169 @@
+"""What every edit of a base needs besides its facts: each thing is made once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from memit_core.cache import Cache
+from memit_core.covariance import compute_covariance, decode_covariance, encode_covariance
+from memit_core.decoder import Decoder
+from memit_core.hparams import HParams
+from memit_core.loading import LoadedModel
+from memit_core.precision import fast_decoder, z_dtype
+from memit_core.progress import ProgressCallback, silent
+from memit_core.solve import Solver
+from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
+from memit_core.word_ends import word_ends
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All of it."""
+
+    contexts: tuple[str, ...]
+    """Context prefixes, the empty one first."""
+    covariance: dict[int, torch.Tensor]
+    """C by layer, [m, m] float32."""
+    solvers: dict[int, Solver]
+    """By layer; a solver keeps the factor of its C once it is made."""
+    decoders: tuple[Decoder, Decoder]
+    """The base in its own precision, and its upper blocks in that of the z optimisation."""
+    word_ends: torch.Tensor | None
+    """Tokens that end a word, bool [vocabulary], where z learns a target's end."""
+
+
+class Preparation:
+    """Makes each thing when it is first asked for.
+
+    Args:
+        corpus: text for the covariance.
+        cache: where contexts and covariance are kept.
+        z_dtype, scratch, save_seconds: as `Editor` takes them.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        hparams: HParams,
+        corpus: str,
+        cache: Cache,
+        *,
+        z_dtype: str,
+        scratch: Path | None,
+        save_seconds: float,
+    ) -> None:
+        self._loaded, self._hparams = loaded, hparams
+        self._corpus, self._cache = corpus, cache
+        self._z_dtype = z_dtype
+        self._scratch, self._save_seconds = scratch, save_seconds
+        self._contexts: tuple[str, ...] | None = None
+        self._covariance: dict[int, torch.Tensor] | None = None
+        self._solvers: dict[int, Solver] | None = None
+        self._decoders: tuple[Decoder, Decoder] | None = None
+        self._word_ends: torch.Tensor | None = None
+
+    def everything(self, progress: ProgressCallback = silent) -> Prepared:
+        """What is missing is made now, which may take minutes.
+
+        Raises:
+            MemitError: the corpus is empty, or the covariance not finite.
+            Cancelled: raised by `progress`.
+        """
+        contexts = self.contexts(progress)
+        covariance = self.covariance(progress)
+        return Prepared(contexts, covariance, self.solvers(), self.decoders(), self.word_ends())
+
+    def contexts(self, progress: ProgressCallback = silent) -> tuple[str, ...]:
+        """Context prefixes, the empty one first."""
+        if self._contexts is None:
+            progress("templates", 0, 1)
+            hp = self._hparams
+            name = f"templates/{hp.n_contexts}x{hp.context_length}"
+            data = self._cache.get(name)
+            if data is None:
+                sampled = sample_contexts(self._loaded.runnable(), hp)
+                data = self._cache.put_once(name, encode_contexts(sampled))
+            self._contexts = decode_contexts(data)
+            progress("templates", 1, 1)
+        return self._contexts
+
+    @property
+    def contexts_digest(self) -> str:
+        """SHA-256 in hex of the context prefixes."""
+        return hashlib.sha256(json.dumps(self.contexts()).encode()).hexdigest()
+
+    def covariance(self, progress: ProgressCallback = silent) -> dict[int, torch.Tensor]:
+        """C by layer, [m, m] float32."""
+        if self._covariance is None:
+            name = f"covariance/{self.covariance_digest}"
+            data = self._cache.get(name)
+            if data is None:
+                computed = compute_covariance(
+                    self._loaded.runnable(),
+                    self._hparams,
+                    self._corpus,
+                    progress,
+                    self.partial_covariance(),
+                    self._save_seconds,
+                )
+                data = self._cache.put_once(name, encode_covariance(computed))
+            self._covariance = decode_covariance(data)
+        return self._covariance
+
+    @cached_property
+    def covariance_digest(self) -> str:
+        """SHA-256 in hex of what the covariance is computed from, besides the base."""
+        hp = self._hparams
+        source = [
+            hashlib.sha256(self._corpus.encode()).hexdigest(),
+            hp.mom2_n_tokens,
+            list(hp.layers),
+        ]
+        return hashlib.sha256(json.dumps(source).encode()).hexdigest()
+
+    def partial_covariance(self) -> Path | None:
+        """Where a covariance that is not finished is saved, if anywhere."""
+        if self._scratch is None:
+            return None
+        name = f"{self._loaded.digest}{self.covariance_digest}"
+        return self._scratch / f"covariance-{hashlib.sha256(name.encode()).hexdigest()}.part"
+
+    def solvers(self) -> dict[int, Solver]:
+        """By layer."""
+        if self._solvers is None:
+            device = self._loaded.device
+            self._solvers = {layer: Solver(c, device) for layer, c in self.covariance().items()}
+        return self._solvers
+
+    def factorise(self, progress: ProgressCallback = silent) -> None:
+        """Make the factor of each layer's C, which the first edit of few facts would make."""
+        missing = [solver for solver in self.solvers().values() if not solver.factored]
+        for i, solver in enumerate(missing):
+            progress("factors", i, len(missing))
+            solver.factor()
+            progress("factors", i + 1, len(missing))
+
+    def decoders(self) -> tuple[Decoder, Decoder]:
+        """The base in its own precision, and its upper blocks in that of the z optimisation.
+
+        Kept, since making them takes as long as several steps of an edit of one fact.
+        """
+        if self._decoders is None:
+            loaded = self._loaded
+            dtype = z_dtype(loaded.device, loaded.dtype, self._z_dtype)
+            exact = Decoder(loaded.runnable())
+            self._decoders = exact, fast_decoder(loaded, dtype, self._hparams.layers[-1])
+        return self._decoders
+
+    def word_ends(self) -> torch.Tensor | None:
+        """Tokens that end a word, bool [vocabulary]; None where z learns no end."""
+        if self._word_ends is None and self._hparams.v_end_factor:
+            head = self._loaded.model.get_output_embeddings()
+            self._word_ends = word_ends(self._loaded.tokenizer, head.weight.shape[0])
+        return self._word_ends
