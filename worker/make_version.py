@@ -40,7 +40,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class VersionSetup:
     """What every version of a worker is made with."""
 
     sources: Mapping[str, str]
@@ -72,7 +72,7 @@ class VersionMaker:
         self._solutions = Solutions(registry, method, editor.loaded, deltas)
         self._quality: Quality | None = None
 
-    def prepare(self, progress: ProgressCallback) -> Prepared:
+    def prepare(self, progress: ProgressCallback) -> VersionSetup:
         """Make what is missing of it: what the method needs, the base's states on the control text.
 
         Raises:
@@ -81,7 +81,7 @@ class VersionMaker:
         sources = self._method.prepare(progress)
         if self._quality is None:
             self._quality = Quality(self._editor, self._settings.max_context)
-        return Prepared(sources, self._quality)
+        return VersionSetup(sources, self._quality)
 
     def work_ahead(self, edit: AcceptedEdit, parent: str, progress: ProgressCallback) -> None:
         """Compute what the edit's own facts need, as far as it does not depend on other edits.
@@ -113,7 +113,7 @@ class VersionMaker:
         live = self._registry.ledger.live(parent)
         # An edit's options are for its version alone, so that weights depend on facts, not history.
         given = request.method_options()
-        prepared = self.prepare(progress)
+        setup = self.prepare(progress)
         plan = plan_edit(live, request)
         for fact in plan.added.values():
             check_measured(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)
@@ -122,13 +122,13 @@ class VersionMaker:
             dropped = self._unwritable(plan, progress)
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-        solution = self._solve(prepared, edit.id, plan, given, progress)
+        solution = self._solve(setup, edit.id, plan, given, progress)
         if request.drop_failed and solution.report.missed:
             dropped += solution.report.missed
             plan = plan_edit(live, request, dropped)
             _require_some(plan)
-            solution = self._solve(prepared, edit.id, plan, given, progress)
-        return self._manifest(edit, parent, prepared.sources, solution, dropped)
+            solution = self._solve(setup, edit.id, plan, given, progress)
+        return self._manifest(edit, parent, setup.sources, solution, dropped)
 
     def _unwritable(self, plan: Plan, progress: EditProgress) -> list[str]:
         """Ids of this edit's facts that the method would fail for."""
@@ -137,7 +137,7 @@ class VersionMaker:
 
     def _solve(
         self,
-        prepared: Prepared,
+        setup: VersionSetup,
         edit_id: str,
         plan: Plan,
         given: Mapping[str, Any],
@@ -151,8 +151,8 @@ class VersionMaker:
         kept = {fact_id: live.fact for fact_id, live in plan.kept.items()}
         older = sampled(kept, LIVE_SAMPLE, edit_id)
         edited = [weight.module for weight in weights]
-        report = prepared.quality.report(model, edited, plan, older, progress)
-        canaries = prepared.quality.canaries(model, plan.added)
+        report = setup.quality.report(model, edited, plan, older, progress)
+        canaries = setup.quality.canaries(model, plan.added)
         progress.close()
         seconds = {stage: round(spent, 3) for stage, spent in progress.seconds.items()}
         report = report.model_copy(update={"seconds": seconds})
