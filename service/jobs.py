@@ -41,7 +41,7 @@ class Jobs:
         try:
             self._redis.publish(CHANGES_CHANNEL, what)
         except RedisError as error:
-            log.warning("nobody was told of %s: %s", what, error)
+            log.warning("no notice of the change of %s: %s", what, error)
 
     def depth(self) -> int:
         """Jobs waiting in RQ.

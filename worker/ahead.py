@@ -64,13 +64,13 @@ class _UntilItsTurn:
     ) -> None:
         self._edit_id = edit_id
         self._edits = registry.edits
-        self._look = changes.look()
+        self._poll = changes.timer()
         self._stopping = stopping
 
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:  # noqa: ARG002
         if self._stopping.is_set():
             raise Interrupted("the worker is stopping")
-        if not self._look.due():
+        if not self._poll.due():
             return
         if self._edits.end(self._edit_id) is not None:
             raise Cancelled("it has ended")

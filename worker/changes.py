@@ -21,12 +21,12 @@ class Changes:
         """Something changed, or may have."""
         self.count += 1
 
-    def look(self) -> Look:
-        """A look of one's own."""
-        return Look(self)
+    def timer(self) -> PollTimer:
+        """A timer of one's own."""
+        return PollTimer(self)
 
 
-class Look:
+class PollTimer:
     """When to look again at something in the registry."""
 
     def __init__(self, changes: Changes) -> None:

@@ -111,7 +111,7 @@ class EditRunner:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
         progress = EditProgress(
-            edit_id, self._registry, self._redis, self._stopping, self._changes.look()
+            edit_id, self._registry, self._redis, self._stopping, self._changes.timer()
         )
         try:
             manifest, epoch = self._make(edit, progress)
@@ -184,7 +184,7 @@ class EditRunner:
         try:
             self._redis.publish(CHANGES_CHANNEL, what)
         except RedisError as error:
-            log.warning("nobody was told of %s: %s", what, error)
+            log.warning("no notice of the change of %s: %s", what, error)
 
 
 def _problem(status: int, title: str, detail: str) -> Problem:

@@ -30,7 +30,7 @@ class Following:
         self._registry = registry
         self._redis = redis
         self._engine = engine
-        self._look = changes.look()
+        self._poll = changes.timer()
         self._wanted: str | None = None
         self._loading: dict[str, Future[None]] = {}
 
@@ -40,13 +40,13 @@ class Following:
         return bool(self._loading)
 
     def step(self) -> None:
-        """Look once.
+        """PollTimer once.
 
         Raises:
             RedisError: Redis does not answer.
             RegistryError: the registry cannot be read.
         """
-        if self._look.due():
+        if self._poll.due():
             record = self._registry.aliases.get(ACTIVE)
             if record is not None and record.version != self.active:
                 self.active = record.version

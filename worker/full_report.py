@@ -70,7 +70,7 @@ class FullReporter:
         self._redis = redis
         self._deltas = deltas
         self._max_facts = max_facts
-        self._look = changes.look()
+        self._poll = changes.timer()
         self._found: str | None = None
         self._editing = editing
         self._generating = generating
@@ -113,17 +113,17 @@ class FullReporter:
         with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:
             report = self._measure(version, progress, lock.reacquire)
             self._registry.full_reports.put(version, report)
-        self._found = self._look_for_due()
+        self._found = self._find_due()
         log.info("%s: measured %d of %d live facts", version, report.facts, report.live)
         return version
 
     def _due(self) -> str | None:
         """The version that lacks a report most, as the last look at the registry found it."""
-        if self._look.due():
-            self._found = self._look_for_due()
+        if self._poll.due():
+            self._found = self._find_due()
         return self._found
 
-    def _look_for_due(self) -> str | None:
+    def _find_due(self) -> str | None:
         versions = self._registry.versions
         if self._max_facts == 0:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,13 +72,20 @@ class VersionMaker:
         self._deltas = deltas
         self._solutions = Solutions(registry, method, editor.loaded, deltas)
         self._quality: Quality | None = None
+        # A tokenizer and what is prepared are for one thread at a time, and a version may be solved
+        # again on another thread than an edit is made on.
+        self._computing = threading.Lock()
 
-    def prepare(self, progress: ProgressCallback) -> VersionSetup:
-        """Make what is missing of it: what the method needs, the base's states on the control text.
+    def prepare(self, progress: ProgressCallback) -> None:
+        """Make what edits need and is missing: of the method, and states on the control text.
 
         Raises:
             MemitError: the method cannot be prepared.
         """
+        with self._computing:
+            self._prepared(progress)
+
+    def _prepared(self, progress: ProgressCallback) -> VersionSetup:
         sources = self._method.prepare(progress)
         if self._quality is None:
             self._quality = Quality(self._editor, self._settings.max_context)
@@ -90,15 +98,17 @@ class VersionMaker:
             Conflict, InvalidRequest: the edit cannot be applied to this parent.
             MemitError: a fact cannot be written; Cancelled by `progress`.
         """
-        self.prepare(progress)
         plan = plan_edit(self._registry.ledger.live(parent), edit.request)
         subjects = {fact.key[0] for fact in plan.added.values()}
         facts = [core_fact(fact) for fact in plan.facts() if fact.key[0] in subjects]
-        self._method.unwritable(facts, progress)
+        with self._computing:
+            self._prepared(progress)
+            self._method.unwritable(facts, progress)
 
     def rebuild(self, version: str) -> None:
-        """See `Solutions.rebuild`."""
-        self._solutions.rebuild(version)
+        """See `Solutions.rebuild`; waits for an edit that is being made."""
+        with self._computing:
+            self._solutions.rebuild(version)
 
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         """The version that `edit` makes of `parent`; its blobs are in the registry, it is not.
@@ -108,12 +118,16 @@ class VersionMaker:
             MemitError: a fact cannot be written; Cancelled if the edit shall stop.
             StorageError: the storage is full or broken.
         """
+        with self._computing:
+            return self._make(edit, parent, progress)
+
+    def _make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:
         progress("prepare", 0, 1)
         request = edit.request
         live = self._registry.ledger.live(parent)
         # An edit's options are for its version alone, so that weights depend on facts, not history.
         given = request.method_options()
-        setup = self.prepare(progress)
+        setup = self._prepared(progress)
         plan = plan_edit(live, request)
         for fact in plan.added.values():
             check_measured(self._editor.loaded, core_fact(fact), self._settings.max_fact_tokens)

@@ -13,7 +13,7 @@ from contracts.edits import Progress
 from contracts.transport import progress_stream
 from memit_core.errors import Cancelled
 from registry.registry import Registry
-from worker.changes import Look
+from worker.changes import PollTimer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class EditProgress:
         registry: Registry,
         redis: Redis,
         stopping: threading.Event,
-        look: Look,
+        poll: PollTimer,
     ) -> None:
         self.seconds: dict[str, float] = {}
         """Seconds spent in each stage so far."""
@@ -53,14 +53,14 @@ class EditProgress:
         self._registry = registry
         self._redis = redis
         self._stopping = stopping
-        self._look = look
+        self._poll = poll
         self._stage = ""
         self._began = self._published = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         if self._stopping.is_set():
             raise Interrupted("the worker is stopping")
-        if self._look.due() and self._registry.edits.cancel_requested(self._edit_id):
+        if self._poll.due() and self._registry.edits.cancel_requested(self._edit_id):
             raise Cancelled("cancelled by request")
         now = time.monotonic()
         if stage != self._stage:

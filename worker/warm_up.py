@@ -19,7 +19,7 @@ from worker.engine.thread import EngineThread
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 class WarmUp:
@@ -85,7 +85,7 @@ class WarmUp:
                 return None
             if time.monotonic() > deadline:
                 return self._too_slow(others[0].id)
-            if self._stopping.wait(LOOK_SECONDS):
+            if self._stopping.wait(POLL_SECONDS):
                 return "the worker stopped before all engines held it"
 
     def _engines(self) -> list[WorkerStatus]:

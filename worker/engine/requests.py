@@ -78,7 +78,7 @@ class Request:
             finish = "stop"
             text = self._rest()
         else:
-            text = self._said(token)
+            text = self._certain_text(token)
             if len(self.ids) - self.prompt_tokens == self.task.sampling.max_tokens:
                 finish = "length"
                 text += self._rest()
@@ -89,10 +89,10 @@ class Request:
         if finish is not None:
             self._end(EndEvent(version=self.version, finish_reason=finish, usage=self._usage()))
 
-    def _said(self, token: int) -> str:
-        said = self._stop.push(self._text.push(token))
+    def _certain_text(self, token: int) -> str:
+        text = self._stop.push(self._text.push(token))
         # A special token has no text in the answer, but a stop string may name it.
-        return said + self._stop.push_hidden(self._special.get(token, ""))
+        return text + self._stop.push_hidden(self._special.get(token, ""))
 
     def fail(self, error: ServiceError) -> None:
         """End with a problem, unless it has ended."""

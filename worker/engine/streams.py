@@ -175,7 +175,7 @@ class GenerationStreams:
                 del self._outputs[request_id]
             if not whole:
                 gone.append(request_id)
-                self._tell_loss(output_stream(request_id))
+                self._report_loss(output_stream(request_id))
 
     def _queue(self, pipe: Any, stream: str, events: list[GenerateEvent], first: int) -> None:
         for number, event in enumerate(events, first):
@@ -186,7 +186,7 @@ class GenerationStreams:
         elif isinstance(events[0], StartEvent):
             pipe.expire(stream, OPEN_TTL)
 
-    def _tell_loss(self, stream: str) -> None:
+    def _report_loss(self, stream: str) -> None:
         """If the stream is there after all, say in it that the answer is not whole."""
         problem = Unavailable(
             "Redis lost a part of the answer", retry_after=after.ENGINE_BUSY

@@ -23,11 +23,11 @@ from worker.status import Heartbeat
 
 def test_a_look_is_due_at_first_after_news_and_now_and_then() -> None:
     changes = Changes(poll_seconds=1_000)
-    mine, other = changes.look(), changes.look()
+    mine, other = changes.timer(), changes.timer()
     assert (mine.due(), mine.due()) == (True, False)
     changes.note()
     assert (mine.due(), mine.due(), other.due()) == (True, False, True)
-    often = Changes(poll_seconds=0.01).look()
+    often = Changes(poll_seconds=0.01).timer()
     assert often.due()
     time.sleep(0.02)
     assert often.due()
@@ -39,7 +39,7 @@ def test_a_cancel_is_looked_for_after_news(registry_path: Path, redis_url: str) 
     edit = accepted()
     registry.edits.accept(edit)
     with Redis.from_url(redis_url) as redis:
-        progress = EditProgress(edit.id, registry, redis, threading.Event(), changes.look())
+        progress = EditProgress(edit.id, registry, redis, threading.Event(), changes.timer())
         progress("z", 0, 100)
         store.looks = 0
         for step in range(1, 100):
@@ -69,7 +69,7 @@ def test_the_heartbeat_hears_of_changes(
         )
         heart = threading.Thread(target=heartbeat.keep_beating, args=(stopping,))
         heart.start()
-        look = changes.look()
+        look = changes.timer()
         deadline = time.monotonic() + 20
         while not redis.publish(CHANGES_CHANNEL, "active"):
             assert time.monotonic() < deadline

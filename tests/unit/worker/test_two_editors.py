@@ -146,3 +146,28 @@ def test_an_option_that_the_method_lacks_is_the_clients_error(
     assert end.problem is not None
     assert end.problem.status == 422
     assert "memit has no option 'rank'; it has mom2_update_weight" in end.problem.detail
+
+
+def test_a_version_is_not_solved_again_beside_an_edit(workshop: Workshop) -> None:
+    """It would use the same tokenizer on another thread, which fast tokenizers refuse."""
+    first = workshop.version([fact("Anna Keller")])
+    (weight, *_) = workshop.registry.versions.get(first).weights
+    store = workshop.registry.store
+    store.set_aside(f"blobs/sha256/{weight.blob[:2]}/{weight.blob}")
+    rebuilding = threading.Thread(target=workshop.maker.rebuild, args=(first,))
+    seen: list[bool] = []
+
+    def progress(*_: object, **__: object) -> None:
+        if not seen:
+            rebuilding.start()
+        time.sleep(0.05)
+        seen.append(rebuilding.is_alive())
+
+    progress.close = lambda: None  # type: ignore[attr-defined]
+    progress.seconds = {}  # type: ignore[attr-defined]
+    edit = workshop.registry.edits.get(accept(workshop, "Bruno Okafor"))
+    workshop.maker.make(edit, first, progress)
+    assert len(seen) > 3
+    assert all(seen)
+    rebuilding.join(20)
+    assert workshop.registry.blobs.has(weight.blob)

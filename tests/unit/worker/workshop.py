@@ -60,10 +60,10 @@ class Workshop:
         begin_lineage(self.registry, self.editor, written_by)
         settings = Settings(gate_min_success=0, gate_max_perplexity_ratio=1e9)
         deltas = Deltas(self.registry.blobs)
-        maker = VersionMaker(self.registry, self.editor, settings, written_by, deltas)
+        self.maker = VersionMaker(self.registry, self.editor, settings, written_by, deltas)
         self.stopping = threading.Event()
         self.runner = EditRunner(
-            self.registry, maker, redis, "worker", self.stopping, self.changes, lambda _: None
+            self.registry, self.maker, redis, "worker", self.stopping, self.changes, lambda _: None
         )
 
     def run(self, facts: list[Fact], **request: Any) -> EditEnd:
