@@ -53,6 +53,8 @@ class LayerInputs:
     """The same, the mean over the sampled contexts."""
     states: torch.Tensor
     """H [d, groups] after the last edited layer, of the bare prompts."""
+    normed: torch.Tensor | None = None
+    """What goes into the norm after the projection [d, groups], of the bare prompts, if any."""
 
 
 class KeyWalk:
@@ -94,6 +96,7 @@ class KeyWalk:
         structure = self._model.structure
         keys = torch.zeros(self._facts, self._contexts, structure.intermediate, dtype=torch.float64)
         states = torch.zeros(self._facts, structure.hidden, dtype=torch.float64)
+        normed = torch.zeros_like(states) if structure.carry.norms else None
         projection = self._model.view.get_submodule(structure.projections[layer])
         for batch in self._batches:
             batch.walk.advance(layer - 1)
@@ -101,11 +104,21 @@ class KeyWalk:
             goes_on = self._last if batch.context[0] == 0 else None
             inputs, out = batch.walk.read_input(projection, goes_on)
             keys[batch.fact, batch.context] = inputs[here].cpu().double()
-            if out is not None:
-                states[batch.fact] = out[here].cpu().double()
+            if out is None:
+                continue
+            states[batch.fact] = out[here].cpu().double()
+            if normed is not None:
+                norm = self._model.view.get_submodule(structure.carry.norms[layer])
+                last = batch.last + batch.walk.shared
+                normed[batch.fact] = batch.walk.inputs_of(norm, last).cpu().double()
         bare = keys[:, 0]
         sampled = keys[:, 1:].mean(1) if self._contexts > 1 else bare
-        return LayerInputs(*(self._over_facts(values).T for values in (bare, sampled, states)))
+        return LayerInputs(
+            self._over_facts(bare).T,
+            self._over_facts(sampled).T,
+            self._over_facts(states).T,
+            None if normed is None else self._over_facts(normed).T,
+        )
 
     def _over_facts(self, values: torch.Tensor) -> torch.Tensor:
         """[facts, n] → [groups, n], the mean over each group's facts."""

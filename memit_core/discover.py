@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from memit_core.decoder import Decoder
+from memit_core.discover_carry import Call as BlockCall
+from memit_core.discover_carry import find_carry
 from memit_core.errors import UnsupportedModel
 from memit_core.live import live_rows
 from memit_core.model import Model
@@ -46,7 +48,7 @@ def discover(model: Any) -> Structure:
         raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
     argument = cache_argument(model.base_model)
     with _refusing(name, f"one forward over {PROBE_TOKENS} tokens"):
-        calls, returns_tuple = _probe(model, blocks)
+        calls, block_calls, returns_tuple = _probe(model, blocks)
     projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
     modules = [model.get_submodule(p) for p in projections]
     transposed = {isinstance(m, Conv1D) for m in modules}
@@ -56,6 +58,8 @@ def discover(model: Any) -> Structure:
     rows, columns = shapes.pop()
     is_transposed = transposed.pop()
     hidden, intermediate = (columns, rows) if is_transposed else (rows, columns)
+    with _refusing(name, "one block by itself"):
+        carry = find_carry(model, blocks, projections, block_calls)
     structure = Structure(
         blocks=blocks,
         projections=projections,
@@ -63,6 +67,7 @@ def discover(model: Any) -> Structure:
         returns_tuple=returns_tuple,
         hidden=hidden,
         intermediate=intermediate,
+        carry=carry,
     )
     with _refusing(name, f"a run block by block, with the tokens before given as {argument!r}"):
         base = Model(view_of(model), structure, tokenizer=None)  # no text is read
@@ -105,16 +110,24 @@ def _find_blocks(model: Any, name: str) -> tuple[str, ...]:
 Call = tuple[str, nn.Module, tuple[int, ...]]
 
 
-def _probe(model: Any, blocks: tuple[str, ...]) -> tuple[list[Call], bool]:
+def _probe(model: Any, blocks: tuple[str, ...]) -> tuple[list[Call], dict[str, BlockCall], bool]:
     """Run a view over a few tokens.
 
     Returns:
-        (path, module, output shape) of what is no block, in order of completion; and whether
-        blocks return tuples.
+        (path, module, output shape) of what is no block, in order of completion; the arguments of
+        each block; and whether blocks return tuples.
     """
     view = view_of(model)
     calls: list[Call] = []
+    block_calls: dict[str, BlockCall] = {}
     tuples: list[bool] = []
+
+    def keep(path: str) -> Any:
+        def hook(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            block_calls[path] = (args, kwargs)
+            tuples.append(isinstance(output, tuple))
+
+        return hook
 
     def record(path: str) -> Any:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
@@ -126,13 +139,11 @@ def _probe(model: Any, blocks: tuple[str, ...]) -> tuple[list[Call], bool]:
 
     for path, module in view.named_modules():
         if path in blocks:
-            module.register_forward_hook(
-                lambda _module, _args, output: tuples.append(isinstance(output, tuple))
-            )
+            module.register_forward_hook(keep(path), with_kwargs=True)
         elif not any(module.children()):
             module.register_forward_hook(record(path))
     _logits(view, _probe_ids(view))
-    return calls, all(tuples)
+    return calls, block_calls, all(tuples)
 
 
 def _probe_ids(model: Any) -> torch.Tensor:

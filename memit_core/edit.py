@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from memit_core.cache import Cache, MemoryCache
+from memit_core.carry import CARRY_REVISION
 from memit_core.check_facts import check_written
 from memit_core.compute_z import compute_z
 from memit_core.corpus import default_corpus
@@ -117,8 +118,14 @@ class Editor:
         also where a trial decides otherwise now.
         """
         contexts = self.preparation.contexts_digest
-        parts = [METHOD_REVISION, self.hparams.z_digest, contexts, group.digest]
+        parts = [METHOD_REVISION, self.hparams.z_digest, contexts, group.digest, *self._carried]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
+
+    @property
+    def _carried(self) -> list[Any]:
+        """What digests name where a projection's output does not reach the stream as it is."""
+        carry = self.structure.carry
+        return [] if carry.plain else [CARRY_REVISION, carry.scale, carry.norms]
 
     def targets(self, groups: Sequence[Group], progress: ProgressCallback = silent) -> list[Target]:
         """z of every group: kept ones are read back, the others optimised together.
@@ -222,6 +229,7 @@ class Editor:
             self.preparation.contexts_digest,
             self.preparation.covariance_digest,
             [g.digest for g in groups],
+            *self._carried,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

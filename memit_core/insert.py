@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
+from memit_core.carry import needed
 from memit_core.compute_ks import KeyWalk, LayerInputs
 from memit_core.facts import Group
 from memit_core.hparams import HParams
@@ -79,7 +80,8 @@ class Insertion:
     ) -> dict[str, Delta]:
         """Solve layer by layer, each on the weights that are stored for those below.
 
-        At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far.
+        At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far;
+        where a norm follows the projection, what moves the states so through it.
         The keys are those of the first time: another weight of some facts hardly moves them.
         """
         hp, model = self._hparams, self._loaded.runnable()
@@ -94,12 +96,20 @@ class Insertion:
             first = self._first.get(layer, now)
             if hp.reweight_rounds:
                 self._first[layer] = first
-            residual = (self._z - now.states) / (len(hp.layers) - i)
+            residual = self._before_norm(layer, now, (self._z - now.states) / (len(hp.layers) - i))
             right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
             solved[path] = smallest(residual, right)
             _change(model, self._loaded, path, solved[path])
         return solved
+
+    def _before_norm(self, layer: int, now: LayerInputs, residual: torch.Tensor) -> torch.Tensor:
+        """What the projection must give more, [d, groups], for the states to move by `residual`."""
+        carry, view = self._loaded.structure.carry, self._loaded.model
+        norm = carry.norm(view, layer, torch.float64)
+        norm = None if norm is None else norm.cpu()
+        inputs = None if now.normed is None else now.normed.T
+        return needed(carry, norm, inputs, residual.T).T
 
     def _solved_keys(
         self, solver: Solver, inputs: LayerInputs, weights: torch.Tensor

@@ -1,16 +1,19 @@
 """What of a row still changes when δ does: the tokens from the subject's last one on.
 
-δ is added to the last edited layer's output at the subject's last token. Below that layer nothing
-depends on it, and neither do the tokens before: their keys and values above are constants.
+δ is added to what the last edited layer's projection gives at the subject's last token, and reaches
+the residual stream as the block carries it there. Below that layer nothing depends on it, and
+neither do the tokens before: their keys and values above are constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from memit_core.carry import arrives
 from memit_core.decoder import Call, Decoder, Tokens
 from memit_core.past import Past
 from memit_core.tokens import Row
@@ -28,10 +31,20 @@ class Live:
     hidden: torch.Tensor
     """[rows, width, d], in the decoder's dtype; column 0 is the subject's last token."""
     layer: int
+    norm: Any = None
+    """What stands between the projection of `layer` and the stream, in float32; None: nothing."""
+    inputs: torch.Tensor | None = None
+    """[rows, d] float32, of the norm at the subject's last token."""
 
-    def above(self, added: torch.Tensor) -> torch.Tensor:
-        """Hidden states after the last block with `added` [rows, d] at the subject's last token."""
-        first = self.hidden[:, :1] + added.to(self.hidden.dtype)[:, None]
+    def arrives(self, delta: torch.Tensor) -> torch.Tensor:
+        """How δ [rows, d] at the projection's output moves the states after block `layer`."""
+        carry = self.decoder.model.structure.carry
+        return arrives(carry, self.norm, self.inputs, delta)
+
+    def above(self, delta: torch.Tensor) -> torch.Tensor:
+        """Hidden states after the last block with δ [rows, d] at the subject's last token."""
+        moved = self.arrives(delta).to(self.hidden.dtype)
+        first = self.hidden[:, :1] + moved[:, None]
         hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)
         return self.decoder.run(hidden, self.calls, self.layer + 1, self.decoder.depth - 1)
 
@@ -39,7 +52,8 @@ class Live:
         """Some of the rows, without what their neighbours needed."""
         tokens = self.tokens.select(rows)
         _, calls = self.decoder.open(tokens)
-        return Live(self.decoder, tokens, calls, self.hidden[rows], self.layer)
+        inputs = None if self.inputs is None else self.inputs[rows]
+        return replace(self, tokens=tokens, calls=calls, hidden=self.hidden[rows], inputs=inputs)
 
 
 def live_rows(
@@ -59,6 +73,7 @@ def live_rows(
     rows = [row for walk in walks for row in walk]
     before = max(row.lookup for row in rows)
     width = max(len(row.ids) - row.lookup for row in rows)
+    carry = exact.model.structure.carry
     parts = [_part(exact, fast, walk, layer, before, width) for walk in walks]
     hidden = torch.cat([part[0] for part in parts])
     kept = {
@@ -71,24 +86,40 @@ def live_rows(
     }
     tokens = _tokens(rows, before, width, Past(fast.depth, before, kept), fast.model.device)
     _, calls = fast.open(tokens)
-    return Live(fast, tokens, calls, hidden.to(fast.dtype), layer), hidden[:, 0].float()
+    inputs = torch.cat([part[2] for part in parts]) if carry.norms else None
+    live = Live(
+        fast,
+        tokens,
+        calls,
+        hidden.to(fast.dtype),
+        layer,
+        carry.norm(exact.model.view, layer),
+        inputs,
+    )
+    return live, hidden[:, 0].float()
 
 
 def _part(
     exact: Decoder, fast: Decoder, rows: Sequence[Row], layer: int, before: int, width: int
-) -> tuple[torch.Tensor, dict[int, KeysValues]]:
-    """States of the live tokens [rows, width, d], and keys and values before them by block."""
+) -> tuple[torch.Tensor, dict[int, KeysValues], torch.Tensor]:
+    """States of the live tokens [rows, width, d]; keys and values before them by block; and what
+    goes into the norm of `layer` at the subject's last token, [rows, d] float32, or nothing."""
     device = exact.model.device_of(layer)
     lookup = torch.tensor([row.lookup for row in rows], device=device)
     last = torch.tensor([len(row.ids) - 1 for row in rows], device=device)
     shortest = min(row.lookup for row in rows)
     walk = Walk(exact, [row.ids for row in rows], apart=max(shortest - 1, 0))
+    inputs = torch.empty(0)
+    if exact.model.structure.carry.norms:
+        walk.advance(layer - 1)
+        norm = exact.model.view.get_submodule(exact.model.structure.carry.norms[layer])
+        inputs = walk.inputs_of(norm, lookup)
     walk.advance(layer)
     positions = lookup[:, None] + torch.arange(width, device=device)
     every = torch.arange(len(rows), device=device)[:, None]
     live = walk.states(every, torch.minimum(positions, last[:, None]))
     if not before:
-        return live, {}
+        return live, {}, inputs
     # The tokens before, padded on the left, so that the live ones follow without a gap.
     slots = (lookup[:, None] + torch.arange(-before, 0, device=device)).clamp_min(0)
     kept: dict[int, KeysValues] = {}
@@ -102,7 +133,7 @@ def _part(
     above = Walk(fast, beginnings, apart=walk.shared)
     above.start(walk)
     above.advance(exact.depth - 1, align)
-    return live, kept
+    return live, kept, inputs
 
 
 def _tokens(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from memit_core.carry import Carry
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Structure:
     """Whether a block returns a tuple that begins with the hidden states, or these alone."""
     hidden: int
     intermediate: int
+    carry: Carry = field(default_factory=Carry)
+    """How what a projection gives reaches the residual stream."""
 
 
 def first_tensor(output: Any) -> torch.Tensor:

@@ -125,6 +125,19 @@ class Walk:
         # OPT flattens rows and tokens before its projection.
         return inputs.reshape(*hidden.shape[:2], -1), out
 
+    def inputs_of(self, module: nn.Module, positions: torch.Tensor) -> torch.Tensor:
+        """What goes into `module` of the next block; the rows stay where they are.
+
+        Args:
+            positions: int64 [rows], one for each, after the shared beginning.
+
+        Returns:
+            [rows, n] float32.
+        """
+        inputs, _ = self.read_input(module)
+        every = torch.arange(len(positions), device=inputs.device)
+        return inputs[every, positions.to(inputs.device) - self.shared].float()
+
     def _share(self, block: int) -> None:
         """Run the shared beginning through `block`, and put it before the rows."""
         if self._head is not None:

@@ -1,10 +1,11 @@
 """δ of one batch of groups, side by side, as section 4.3 of the paper finds it.
 
-z = h₀ + δ, and δ minimises, by Adam under ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖, the sum of
+z = h₀ + δ, or h₀ and what δ moves through the norm that follows the projection (`carry.py`). δ
+minimises, by Adam under ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖, the sum of
 
     -log p(target | context + prompt), the mean over contexts and over the facts of the group
     kl_factor · KL(p(· | "{subject} is a") ‖ the unedited model's)
-    v_weight_decay · ‖δ‖ / ‖h₀‖²
+    v_weight_decay · ‖δ‖ / ‖h₀‖²        (before a norm, ‖δ‖ is relative to what it is added to)
 
 and, where hparams ask for it, v_end_factor · -log p(the target's word ends). A step runs what
 depends on δ and nothing else: the blocks above the last edited layer, from the subject's last token
@@ -21,6 +22,7 @@ from itertools import chain
 import torch
 from torch.nn import functional
 
+from memit_core.carry import arrives
 from memit_core.decoder import Decoder
 from memit_core.hparams import HParams
 from memit_core.live import live_rows
@@ -78,10 +80,21 @@ class Optimisation:
             walks = [everything + subjects]
         self.live, states = live_rows(exact, fast, walks, hparams.layers[-1])
         self.index = ZIndex.of(groups, hparams, device)
-        bare = self.index.row_group[: len(by_context[0])]
+        self.row_group = self.index.row_group
+        bare = self.row_group[: len(by_context[0])]
         self.h0 = torch.zeros(self.size, states.shape[1], device=device)
         self.h0.index_add_(0, bare, states[: len(bare)])
         self.h0 /= torch.bincount(bare, minlength=self.size)[:, None]
+        self.bare, self.inputs = bare, self.live.inputs
+        scale = exact.model.structure.carry.scale
+        self.unit = torch.tensor(1 / scale, device=device)
+        """What δ is optimised in: the states' own measure, or before a norm the projection's."""
+        self.reach = self.h0.norm(dim=-1, keepdim=True) / scale
+        """Of every group, what ‖δ‖ is compared with, [groups, 1]."""
+        if self.inputs is not None:
+            inputs = self._over_facts(self.inputs)
+            self.reach = inputs.norm(dim=-1, keepdim=True)
+            self.unit = self.reach / math.sqrt(inputs.shape[-1])
         self.word_ends = None if word_ends is None else word_ends.to(device)
         self.base_log_p = torch.empty(0)
         """[subjects, vocabulary]: of the unedited model, from the first step on."""
@@ -124,7 +137,7 @@ class Optimisation:
         # What the extra steps made worse, or not finite, is taken back.
         worse = ~(final <= usual_loss)
         final = torch.where(worse, usual_loss, final)
-        z = (self.h0 + torch.where(worse[:, None], usual, delta.detach())).cpu()
+        z = self._z(torch.where(worse[:, None], usual, delta.detach())).cpu()
         return [Target(z[g], float(final[g])) for g in range(self.size)]
 
     def losses(self, delta: torch.Tensor) -> Losses:
@@ -133,11 +146,12 @@ class Optimisation:
         Args:
             delta: [groups, d] float32; gets the gradient of the sum in `delta.grad`.
         """
-        hidden = self.live.above(delta[self.index.row_group])
+        hidden = self.live.above((delta * self.unit)[self.index.row_group])
         states = self.index.read(hidden)
         losses, slope = self._read(states.detach())
         states.backward(slope)  # type: ignore[no-untyped-call]
-        decay = self.hparams.v_weight_decay * delta.norm(dim=-1) / self.h0.norm(dim=-1) ** 2
+        lengths = self.reach[:, 0] * self.h0.norm(dim=-1)
+        decay = self.hparams.v_weight_decay * (delta * self.unit).norm(dim=-1) / lengths
         decay[self.index.subjects.group].sum().backward()
         losses.decay = decay.detach()
         return losses
@@ -181,8 +195,23 @@ class Optimisation:
         self.index = self.index.select(open_)
         self.base_log_p = self.base_log_p[staying]
 
+    def _over_facts(self, rows: torch.Tensor) -> torch.Tensor:
+        """[rows, d] → [groups, d], the mean over the bare prompts of each group's facts."""
+        total = torch.zeros(self.size, rows.shape[1], device=rows.device)
+        total.index_add_(0, self.bare, rows[: len(self.bare)])
+        return total / torch.bincount(self.bare, minlength=self.size)[:, None]
+
+    def _z(self, delta: torch.Tensor) -> torch.Tensor:
+        """The states after the last edited layer that δ [groups, d] leads to, [groups, d]."""
+        carry, delta = self.fast.model.structure.carry, delta * self.unit
+        if self.inputs is None:
+            return self.h0 + arrives(carry, None, None, delta)
+        with torch.no_grad():
+            rows = arrives(carry, self.live.norm, self.inputs, delta[self.row_group])
+        return self.h0 + self._over_facts(rows)
+
     def _clamped(self, delta: torch.Tensor) -> torch.Tensor:
         """Keep ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖."""
-        limit = self.hparams.clamp_norm_factor * self.h0.norm(dim=-1, keepdim=True)
+        limit = self.hparams.clamp_norm_factor * self.reach / self.unit
         norm = delta.norm(dim=-1, keepdim=True)
         return torch.where(norm > limit, delta * limit / norm.clamp_min(1e-12), delta)

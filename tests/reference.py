@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -38,9 +38,14 @@ class Names:
     block: str
     projection: str
     transposed: bool = False
+    norm: str | None = None
+    """What stands between the matrix and the residual stream, or behind both."""
+    scale: float = 1.0
+    """What the matrix' output is multiplied with on its way."""
 
 
 _LLAMA = Names("model.layers.{}", "model.layers.{}.mlp.down_proj")
+_GEMMA = replace(_LLAMA, norm="model.layers.{}.post_feedforward_layernorm")
 _OPT = Names("model.decoder.layers.{}", "model.decoder.layers.{}.fc2")
 _FALCON = Names("transformer.h.{}", "transformer.h.{}.mlp.dense_4h_to_h")
 NAMES = {
@@ -49,7 +54,7 @@ NAMES = {
     "gpt_neox": Names("gpt_neox.layers.{}", "gpt_neox.layers.{}.mlp.dense_4h_to_h"),
     "gpt_neo": Names("transformer.h.{}", "transformer.h.{}.mlp.c_proj"),
     "opt": _OPT,
-    "opt_projected": _OPT,
+    "opt_projected": replace(_OPT, norm="model.decoder.layers.{}.final_layer_norm"),
     "bloom": _FALCON,
     "falcon": _FALCON,
     "falcon_new": _FALCON,
@@ -62,12 +67,12 @@ NAMES = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3": _LLAMA,
-    "olmo2": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3": _GEMMA,
+    "olmo2": _GEMMA,
     "stablelm": _LLAMA,
     "stablelm_parallel": _LLAMA,
-    "granite": _LLAMA,
+    "granite": replace(_LLAMA, scale=0.5),
     "smollm3": _LLAMA,
 }
 
@@ -94,6 +99,8 @@ class Optimised:
     z: torch.Tensor
     h0: torch.Tensor
     losses: list[float]
+    stretch: float = 0.0
+    """‖δ‖ over the length that the clamp compares it with."""
 
 
 @dataclass(frozen=True)
@@ -160,16 +167,33 @@ class Reference:
         logits: torch.Tensor = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
         return logits
 
-    def state(self, layer: int, ids: list[int], position: int) -> torch.Tensor:
-        """The residual stream after block `layer` at a position, [d]."""
+    def state(
+        self, layer: int, ids: list[int], position: int, delta: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The residual stream after block `layer` at a position, [d], with δ as `logits_with`."""
         seen: list[torch.Tensor] = []
 
         def hook(_module: Any, _args: Any, output: Any) -> None:
             seen.append(output if isinstance(output, torch.Tensor) else output[0])
 
         with hooked(self.model.get_submodule(self.names.block.format(layer)), hook):
-            self.logits(ids)
+            if delta is None:
+                self.logits(ids)
+            else:
+                self.logits_with(layer, ids, position, delta)
         return seen[0][0, position].detach()
+
+    def norm_input(self, layer: int, ids: list[int], position: int) -> torch.Tensor:
+        """What goes into the norm behind the matrix at a position, [d]."""
+        assert self.names.norm is not None
+        seen: list[torch.Tensor] = []
+
+        def hook(_module: Any, args: Any, _output: Any) -> None:
+            seen.append(args[0])
+
+        with hooked(self.model.get_submodule(self.names.norm.format(layer)), hook):
+            self.logits(ids)
+        return seen[0].reshape(len(ids), -1)[position].detach()
 
     def inputs(self, layer: int, ids: list[int]) -> torch.Tensor:
         """The inputs of the edited matrix of a layer at all positions, [tokens, m]."""
@@ -185,27 +209,59 @@ class Reference:
     def logits_with(
         self, layer: int, ids: list[int], position: int, delta: torch.Tensor
     ) -> torch.Tensor:
-        """Logits with δ added to the residual stream after `layer` at one position."""
+        """Logits with δ added to the residual stream after `layer` at one position; where a norm
+        stands behind the matrix, to what the matrix gives."""
+        where = self.names.projection if self.names.norm else self.names.block
 
         def hook(_module: Any, _args: Any, output: Any) -> Any:
             old = output if isinstance(output, torch.Tensor) else output[0]
-            here = torch.zeros(old.shape[1], 1, dtype=old.dtype)
+            here = torch.zeros(len(ids), 1, dtype=old.dtype)
             here[position] = 1
-            new = old + here * delta
+            new = old + (here * delta).reshape(old.shape)
             return new if isinstance(output, torch.Tensor) else (new, *output[1:])
 
-        with hooked(self.model.get_submodule(self.names.block.format(layer)), hook):
+        with hooked(self.model.get_submodule(where.format(layer)), hook):
             return self.logits(ids)
 
     # The method
 
-    def bare_state(self, layer: int, group: Sequence[FactLike]) -> torch.Tensor:
+    def bare_state(
+        self, layer: int, group: Sequence[FactLike], delta: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The state at the subject's last token, mean over the facts' bare prompts, [d]."""
         states = []
         for fact in group:
             text, position = self.prompt("{}", fact)
-            states.append(self.state(layer, self.ids(text), position))
+            states.append(self.state(layer, self.ids(text), position, delta))
         return torch.stack(states).mean(0)
+
+    def bare_norm_input(self, layer: int, group: Sequence[FactLike]) -> torch.Tensor:
+        """The same of what goes into the norm behind the matrix, [d]."""
+        inputs = []
+        for fact in group:
+            text, position = self.prompt("{}", fact)
+            inputs.append(self.norm_input(layer, self.ids(text), position))
+        return torch.stack(inputs).mean(0)
+
+    def before_norm(
+        self, layer: int, group: Sequence[FactLike], wanted: torch.Tensor
+    ) -> torch.Tensor:
+        """The δ [d] of the matrix' output that moves the states by `wanted`, where a norm lets it:
+        least ‖N(x + δ) - N(x) - wanted‖² + μ ‖δ‖², by Newton's steps with the whole Jacobian."""
+        if self.names.norm is None:
+            return wanted / self.names.scale
+        norm = self.model.get_submodule(self.names.norm.format(layer))
+        x = self.bare_norm_input(layer, group)
+        mu = 1e-3 * norm(x).square().sum() / x.square().sum()
+        delta = torch.zeros_like(x)
+        for _ in range(50):
+            jacobian = torch.autograd.functional.jacobian(norm, x + delta)
+            missing = wanted - (norm(x + delta) - norm(x))
+            right = jacobian.T @ missing - mu * delta
+            delta = delta + torch.linalg.solve(
+                jacobian.T @ jacobian + mu * torch.eye(len(x)), right
+            )
+        return delta
 
     def nll(self, layer: int, fact: FactLike, delta: torch.Tensor) -> torch.Tensor:
         """−log p(target) a token, mean over the contexts (equation 16, first term)."""
@@ -259,15 +315,19 @@ class Reference:
         """
         layer = settings.layers[-1]
         h0 = self.bare_state(layer, group)
-        delta = torch.zeros_like(h0, requires_grad=True)
-        optimizer = torch.optim.Adam([delta], lr=settings.lr, betas=settings.betas)
+        # Before a norm δ is measured by what it is added to.
+        reach = h0 if self.names.norm is None else self.bare_norm_input(layer, group)
+        unit = 1.0 if self.names.norm is None else reach.norm() / len(reach) ** 0.5
+        free = torch.zeros_like(h0, requires_grad=True)
+        optimizer = torch.optim.Adam([free], lr=settings.lr, betas=settings.betas)
         losses: list[float] = []
-        log_p0 = self.subject_log_p(layer, group[0].subject, delta).detach()
+        log_p0 = self.subject_log_p(layer, group[0].subject, free).detach()
         for step in range(settings.steps):
+            delta = free * unit
             nll = torch.stack([self.nll(layer, fact, delta) for fact in group]).mean()
             log_p = self.subject_log_p(layer, group[0].subject, delta)
             kl = (log_p.exp() * (log_p - log_p0)).sum()
-            decay = delta.norm() / h0.norm().square()
+            decay = delta.norm() / (reach.norm() * h0.norm())
             loss = nll + settings.kl_factor * kl + settings.weight_decay * decay
             low = loss.item() < 0.05
             if ends is not None:
@@ -281,10 +341,14 @@ class Reference:
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                longest = settings.clamp * h0.norm()
-                if delta.norm() > longest:
-                    delta.mul_(longest / delta.norm())
-        return Optimised(h0 + delta.detach(), h0, losses)
+                longest = settings.clamp * reach.norm() / unit
+                if free.norm() > longest:
+                    free.mul_(longest / free.norm())
+        delta = free.detach() * unit
+        stretch = float(delta.norm() / reach.norm())
+        if self.names.norm is None:
+            return Optimised(h0 + delta, h0, losses, stretch)
+        return Optimised(self.bare_state(layer, group, delta), h0, losses, stretch)
 
     def key(self, layer: int, group: Sequence[FactLike]) -> torch.Tensor:
         """k: half the bare prompt's, half the mean of the other contexts'; mean over facts, [m]."""
@@ -316,7 +380,9 @@ class Reference:
             K = torch.stack([self.key(layer, group) for group in groups], dim=1)
             states = [self.bare_state(settings.layers[-1], group) for group in groups]
             missing = torch.stack([z.double() - h for z, h in zip(zs, states, strict=True)], dim=1)
-            R = missing / (len(settings.layers) - i)
+            moves = missing / (len(settings.layers) - i)
+            of_groups = [self.before_norm(layer, *one) for one in zip(groups, moves.T, strict=True)]
+            R = torch.stack(of_groups, dim=1)
             delta = closed_form(R, K, covariances[layer], settings.lam)
             weight = self.model.get_submodule(self.names.projection.format(layer)).weight
             weight += delta.T if self.names.transposed else delta
