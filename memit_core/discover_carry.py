@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from statistics import median
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from memit_core.views import cast_view
 SHIFT = 0.5
 """Of the output's own size: a norm is then no linear map any more."""
 CLOSE = 1e-3
-"""Relative to the shift that arrives; the trial is in float32."""
+"""Relative to the shift that arrives, at most tokens: the first may be a sink with huge states."""
+DIGITS = 4
+"""Of a scale, so that every machine finds the same."""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -47,32 +50,33 @@ def find_carry(
                 f"{name}: what {block}'s MLP output projection gives reaches the residual stream "
                 "neither as it is, nor scaled, nor through a norm of its own"
             )
-    first = found[0]
-    if any(type(one) is not type(first) for one in found) or (
-        isinstance(first, float) and any(one != first for one in found)
-    ):
+    scales = [one for one in found if isinstance(one, float)]
+    if scales and (len(scales) < len(found) or max(scales) - min(scales) > CLOSE * max(scales)):
         raise UnsupportedModel(
             f"{name}: its blocks carry their MLP's output to the residual stream in different ways"
         )
-    if isinstance(first, float):
-        return Carry(scale=first)
+    if scales:
+        return Carry(scale=float(f"{median(scales):.{DIGITS}g}"))
     return Carry(norms=tuple(f"{block}.{one}" for block, one in zip(blocks, found, strict=True)))
 
 
 def _of_block(block: nn.Module, projection: str, call: Call) -> float | str | None:
     """The scale, or the path of the norm in the block; None: neither."""
-    view = cast_view(block, torch.float32)
-    args, kwargs = _in_float32(call)
+    # Small shifts of large states: in the widest precision that the device has.
+    dtype = torch.float32 if next(block.parameters()).device.type == "mps" else torch.float64
+    view = cast_view(block, dtype)
+    args, kwargs = _cast(call, dtype)
     plain = _Trial(view, projection, args, kwargs, None)
     draw = torch.Generator().manual_seed(0)
     size = plain.output.square().mean().sqrt().clamp_min(1e-6)
-    shift = SHIFT * size * torch.randn(plain.output.shape, generator=draw).to(plain.output.device)
+    shift = SHIFT * size * torch.randn(plain.output.shape, generator=draw).to(plain.output)
     shifted = _Trial(view, projection, args, kwargs, shift)
     arrived = shifted.out - plain.out
     wanted = shift.reshape(arrived.shape)
-    scale = float((arrived * wanted).sum() / wanted.square().sum())
+    by_token = (arrived * wanted).sum(-1) / wanted.square().sum(-1)
+    scale = float(by_token.median())
     if _alike(arrived, scale * wanted):
-        return round(scale, 6)
+        return scale
     for path, (x, y) in plain.modules.items():
         if path not in shifted.modules or x.numel() != shift.numel() or y.shape != x.shape:
             continue
@@ -84,7 +88,8 @@ def _of_block(block: nn.Module, projection: str, call: Call) -> float | str | No
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return bool((one - other).norm() <= CLOSE * other.norm())
+    """Whether both are the same at most tokens; [*, d]."""
+    return bool(((one - other).norm(dim=-1) <= CLOSE * other.norm(dim=-1)).double().median())
 
 
 class _Trial:
@@ -125,14 +130,12 @@ class _Trial:
             yield
 
 
-def _in_float32(value: Any) -> Any:
-    """Arguments of a block with every floating-point tensor in them in float32."""
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Arguments of a block with every floating-point tensor in them in `dtype`."""
     if isinstance(value, torch.Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, tuple):
-        return tuple(map(_in_float32, value))
-    if isinstance(value, list):
-        return list(map(_in_float32, value))
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cast(one, dtype) for one in value)
     if isinstance(value, dict):
-        return {key: _in_float32(one) for key, one in value.items()}
+        return {key: _cast(one, dtype) for key, one in value.items()}
     return value
