@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from transformers import (
+    Gemma3TextConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
@@ -25,6 +26,7 @@ from tests.tiny_models import tiny_model
 # Meng et al. 2023, appendix B.4, the hparams files of the official code, and for later models those
 # that each preset names as its source.
 PUBLISHED = {
+    "gemma-3-270m": ((3,), 20, 0.5, 0.5, 2.0, 0.0625, 30),
     "gpt-j-6b": ((3, 4, 5, 6, 7, 8), 25, 0.5, 0.5, 0.75, 0.0625, 15_000),
     "gpt2-xl": ((13, 14, 15, 16, 17), 20, 0.5, 0.5, 0.75, 0.0625, 20_000),
     "gpt-neox-20b": ((6, 7, 8, 9, 10), 20, 0.5, 0.5, 0.3, 0.0625, 20_000),
@@ -42,6 +44,7 @@ def llama(**sizes: Any) -> LlamaConfig:
 
 
 CONFIGS = {
+    "gemma-3-270m": Gemma3TextConfig(hidden_size=640, num_hidden_layers=18),
     "gpt-j-6b": GPTJConfig(),
     "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
     "gpt-neox-20b": GPTNeoXConfig(),
@@ -109,6 +112,7 @@ NEIGHBOURS = {
         num_key_value_heads=2,
     ),
     "GPT-2": GPT2Config(),
+    "Gemma 3 1B": Gemma3TextConfig(hidden_size=1152, num_hidden_layers=26),
 }
 
 
