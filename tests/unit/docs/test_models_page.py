@@ -40,7 +40,7 @@ def test_every_preset_shows_its_values() -> None:
     for name, preset in presets().items():
         hp = from_dict(preset["hparams"])
         expected[name] = [
-            f"{hp.layers[0]}–{hp.layers[-1]}",
+            "–".join(map(str, dict.fromkeys((hp.layers[0], hp.layers[-1])))),
             str(hp.v_num_grad_steps),
             f"{hp.v_lr:g}",
             f"{hp.v_weight_decay:g}",

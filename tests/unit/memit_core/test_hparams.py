@@ -44,7 +44,7 @@ def llama(**sizes: Any) -> LlamaConfig:
 
 
 CONFIGS = {
-    "gemma-3-270m": Gemma3TextConfig(hidden_size=640, num_hidden_layers=18),
+    "gemma-3-270m": Gemma3TextConfig(hidden_size=640, intermediate_size=2048, num_hidden_layers=18),
     "gpt-j-6b": GPTJConfig(),
     "gpt2-xl": GPT2Config(n_embd=1600, n_layer=48, n_head=25),
     "gpt-neox-20b": GPTNeoXConfig(),
