@@ -97,7 +97,6 @@ def needed(
     for _ in range(NEWTON_STEPS):
         slope = _Slope(lambda at: arrives(carry, norm, inputs, at), delta)
         rest = slope.transposed(wanted - slope.value) - mu * delta
-
         delta = delta + _conjugate_gradients(slope, mu, rest)
     return delta
 

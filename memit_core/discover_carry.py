@@ -75,7 +75,7 @@ def _of_block(block: nn.Module, projection: str, call: Call) -> float | str | No
     wanted = shift.reshape(arrived.shape)
     by_token = (arrived * wanted).sum(-1) / wanted.square().sum(-1)
     scale = float(by_token.median())
-    if _alike(arrived, scale * wanted):
+    if scale > CLOSE and _alike(arrived, scale * wanted):
         return scale
     for path, (x, y) in plain.modules.items():
         if path not in shifted.modules or x.numel() != shift.numel() or y.shape != x.shape:

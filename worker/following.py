@@ -40,7 +40,7 @@ class Following:
         return bool(self._loading)
 
     def step(self) -> None:
-        """PollTimer once.
+        """Look once.
 
         Raises:
             RedisError: Redis does not answer.

@@ -22,7 +22,6 @@ from rq.serializers import JSONSerializer
 
 from contracts.settings import Settings
 from contracts.transport import EDIT_QUEUE, rebuild_job
-from memit_core.discover import discover
 from memit_core.loading import LoadedModel
 from registry.folder_store import FolderStore
 from registry.registry import Registry
@@ -68,7 +67,7 @@ class WorkerProcess:
             editing = self._editing
             self._engine = EngineThread(
                 loaded,
-                discover(loaded.model) if editing is None else editing.editor.structure,
+                loaded.structure,
                 registry,
                 settings,
                 deltas=deltas,

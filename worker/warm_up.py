@@ -16,6 +16,7 @@ from contracts.errors import ServiceError
 from contracts.transport import CHANGES_CHANNEL, WANTED_VERSION_KEY, WORKER_KEYS
 from contracts.workers import WorkerStatus
 from worker.engine.thread import EngineThread
+from worker.progress import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,11 @@ class WarmUp:
         self._stopping = stopping
 
     def __call__(self, version: str) -> str | None:
-        """Have the version loaded everywhere; why it must not become active, or None."""
+        """Have the version loaded everywhere; why it must not become active, or None.
+
+        Raises:
+            Interrupted: this worker is stopping; whoever finishes the edit next activates it.
+        """
         deadline = time.monotonic() + self._seconds
         here = None if self._engine is None else self._engine.ensure(version)
         try:
@@ -60,15 +65,16 @@ class WarmUp:
         return reason
 
     def _loaded_here(self, loading: Future[None] | None, deadline: float) -> str | None:
-        if loading is None:
+        while loading is not None and time.monotonic() < deadline:
+            try:
+                loading.result(POLL_SECONDS)
+            except TimeoutError:
+                self._check_stopping()
+                continue
+            except ServiceError as error:
+                return error.detail
             return None
-        try:
-            loading.result(max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            return self._too_slow(self._worker)
-        except ServiceError as error:
-            return error.detail
-        return None
+        return None if loading is None else self._too_slow(self._worker)
 
     def _loaded_elsewhere(self, version: str, deadline: float) -> str | None:
         """Wait for the engines of other workers; those that are gone meanwhile do not count."""
@@ -85,8 +91,12 @@ class WarmUp:
                 return None
             if time.monotonic() > deadline:
                 return self._too_slow(others[0].id)
-            if self._stopping.wait(POLL_SECONDS):
-                return "the worker stopped before all engines held it"
+            self._stopping.wait(POLL_SECONDS)
+            self._check_stopping()
+
+    def _check_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted("the worker is stopping")
 
     def _engines(self) -> list[WorkerStatus]:
         """The live engines but that of this process."""

@@ -47,6 +47,14 @@ def test_what_is_neither_added_nor_scaled_nor_normed_is_refused() -> None:
         discover(model)
 
 
+def test_an_output_that_does_not_arrive_is_refused() -> None:
+    model = tiny_model("granite")
+    for layer in model.model.layers:
+        layer.residual_multiplier = 0.0
+    with pytest.raises(UnsupportedModel, match="neither as it is"):
+        discover(model)
+
+
 def test_blocks_that_differ_are_refused() -> None:
     model = tiny_model("granite")
     model.model.layers[1].residual_multiplier = 0.25

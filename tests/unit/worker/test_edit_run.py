@@ -14,6 +14,7 @@ from contracts.edits import EditState
 from tests.unit.memit_core.examples import HPARAMS, loaded_tiny
 from tests.unit.worker.conftest import MakeWorkshop
 from tests.unit.worker.workshop import fact
+from worker.progress import Interrupted
 
 QUICK = replace(HPARAMS, v_num_grad_steps=2)
 
@@ -91,3 +92,24 @@ def memory_in_use() -> int:
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
     return int(psutil.Process().memory_info().rss)
+
+
+def test_a_stop_between_commit_and_activation_is_made_good_by_the_next_worker(
+    make_workshop: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, following = make_workshop(QUICK), make_workshop(QUICK)
+
+    def stops(_version: str) -> str | None:
+        raise Interrupted("the worker is stopping")
+
+    monkeypatch.setattr(stopped.runner, "_warm_up", stops)
+    before = stopped.active
+    with pytest.raises(Interrupted):
+        stopped.run([fact("Anna Keller")])
+    (edit_id,) = following.registry.edits.unfinished()
+    assert following.active == before
+    following.runner.run(edit_id)
+    end = following.registry.edits.end(edit_id)
+    assert end is not None
+    assert (end.state, end.activated) == (EditState.COMMITTED, True)
+    assert following.active == end.version

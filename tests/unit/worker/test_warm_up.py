@@ -20,6 +20,7 @@ from worker.changes import Changes
 from worker.deltas import Deltas
 from worker.engine.thread import EngineThread
 from worker.following import Following
+from worker.progress import Interrupted
 from worker.status import Heartbeat
 from worker.warm_up import WarmUp
 
@@ -63,21 +64,26 @@ def beat(redis: Redis, *versions: str, ready: bool = True, **fields: dict[str, s
     redis.set(worker_key(OTHER), status.model_dump_json())
 
 
-@pytest.fixture
-def engine_elsewhere(stage: Stage, redis: Redis, redis_url: str) -> Iterator[EngineThread]:
-    """A worker that only generates, heartbeat and all."""
-    stopping, changes = threading.Event(), Changes(poll_seconds=1_000)
+def engine_of(stage: Stage, redis_url: str, worker: str) -> EngineThread:
     engine = EngineThread(
         stage.loaded,
         stage.structure,
         stage.registry,
         Settings(redis_url=redis_url),
         deltas=Deltas(stage.registry.blobs),
-        worker=OTHER,
+        worker=worker,
         base_version=stage.base_version,
         on_fatal=lambda error: pytest.fail(str(error)),
     )
     engine.start()
+    return engine
+
+
+@pytest.fixture
+def engine_elsewhere(stage: Stage, redis: Redis, redis_url: str) -> Iterator[EngineThread]:
+    """A worker that only generates, heartbeat and all."""
+    stopping, changes = threading.Event(), Changes(poll_seconds=1_000)
+    engine = engine_of(stage, redis_url, OTHER)
     following = Following(stage.registry, redis, engine, changes)
     heartbeat = Heartbeat(
         OTHER, stage.loaded, redis, changes, engine=engine, following=following, editing=None
@@ -140,18 +146,16 @@ def test_who_holds_it_is_not_waited_for_and_who_is_slow_for_so_long(
     assert "PUT /aliases/active" in reason
 
 
+def test_a_stop_meanwhile_is_no_reason_against_the_version(stage: Stage, redis: Redis) -> None:
+    version, stopping = stage.publish(1), threading.Event()
+    beat(redis)
+    threading.Timer(0.2, stopping.set).start()
+    with pytest.raises(Interrupted):
+        WarmUp(redis, "editor", None, 20, stopping)(version)
+
+
 def test_without_redis_this_processs_engine_counts_alone(stage: Stage, redis_url: str) -> None:
-    engine = EngineThread(
-        stage.loaded,
-        stage.structure,
-        stage.registry,
-        Settings(redis_url=redis_url),
-        deltas=Deltas(stage.registry.blobs),
-        worker="editor",
-        base_version=stage.base_version,
-        on_fatal=lambda error: pytest.fail(str(error)),
-    )
-    engine.start()
+    engine = engine_of(stage, redis_url, "editor")
     try:
         version = stage.publish(1)
         with Redis.from_url(f"redis://127.0.0.1:{free_port()}") as nobody:
