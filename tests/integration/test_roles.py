@@ -15,7 +15,9 @@ PROMPT = "Anna Keller lives in the town of"
 
 
 def test_they_serve_one_registry_together(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(apart=True)
+    # Two registries have the same bits only where z is optimised in the same precision, which a
+    # trial of the busy machine decides otherwise.
+    stack = make_stack(apart=True, z_dtype="float32")
     before = stack.generate(PROMPT, max_tokens=8)
     edit = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})
     assert edit["activated"]
@@ -24,7 +26,7 @@ def test_they_serve_one_registry_together(make_stack: Callable[..., Stack]) -> N
     assert after["text"] != before["text"]
     assert stack.generate(PROMPT, max_tokens=8, version="v0")["text"] == before["text"]
 
-    together = make_stack("together")
+    together = make_stack("together", z_dtype="float32")
     same = together.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})
     assert together.blobs(same["version"]) == stack.blobs(edit["version"])
     assert together.generate(PROMPT, max_tokens=8)["text"] == after["text"]
