@@ -29,9 +29,10 @@ from benchmarks.measuring import Cost, counted, timed
 from benchmarks.quality import Bench
 from memit_core.corpus import default_corpus
 from memit_core.facts import Fact, Group, group_facts
-from memit_core.hparams import HParams, from_dict, presets
+from memit_core.hparams import HParams, from_dict
 from memit_core.loading import LoadedModel, adopt_model, pick_device
 from memit_core.precision import matmul_rate
+from memit_core.preset import presets
 
 VOCABULARY = 6_000
 END = "<|endoftext|>"

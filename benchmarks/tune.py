@@ -26,10 +26,11 @@ from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.records import without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
-from memit_core.hparams import for_model, from_dict
+from memit_core.hparams import from_dict
 from memit_core.loading import load_model
 from memit_core.model import Model
 from memit_core.precision import z_dtype
+from memit_core.preset import for_model
 
 OWN_CHARS, OWN_TOKENS = 30_000, 4_096
 """Of the packaged corpus' end."""
@@ -49,7 +50,7 @@ def main(
 ) -> None:
     """Measure every variant, size and λ."""
     loaded = load_model(model)
-    preset = for_model(loaded.model.config)
+    preset = for_model(loaded.model.config, loaded.structure)
     counts = sorted(int(size) for size in sizes.split(","))
     records = without_conflicts(COUNTERFACT.read(facts, skip=skip, limit=counts[-1]))
     bench, console = Bench(loaded), Console()

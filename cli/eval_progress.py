@@ -18,7 +18,7 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._bars = StageBars(console)
-        self._stage = ""
+        self._stage, self._first = "", 0
         self._began = self._shown = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -33,11 +33,12 @@ class TerminalProgress:
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._began = stage, now
+            self._stage, self._began, self._first = stage, now, done
         elif now - self._shown < INTERVAL_SECONDS and done < total:
             return
         self._shown = now
-        left = (now - self._began) / done * (total - done) if done else None
+        here = done - self._first
+        left = (now - self._began) / here * (total - done) if here > 0 else None
         self._bars.show(
             Progress(
                 stage=stage, done=done, total=total, loss=loss, eta_seconds=left, at=time.time()

@@ -30,6 +30,7 @@ STAGES = {
     "covariance": "measure the old memory",
     "factors": "factorise the old memory",
     "z": "optimise z",
+    "calibrate": "search, in seconds",
     "insert": "insert into the layers",
     "evaluate": "evaluate",
 }

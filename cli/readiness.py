@@ -83,13 +83,15 @@ class Readiness:
         with Client(self._house.url) as client, Status("starting", console=self._console) as status:
             while not self._over.wait(POLL_SECONDS):
                 missing = _missing(client)
-                edits, starting = self._workers()
+                up, starting = self._workers()
+                edits = any(one.edit_ready for one in up)
+                advice = [one.advice for one in up if one.advice]
                 phase = Phase.STARTING if missing else Phase.EDITS if edits else Phase.ANSWERS
                 if self._house.supervisor.stopping:
                     return
                 if phase != self.phase:
                     self._begun = time.monotonic()
-                    self._tell(phase, missing)
+                    self._tell(phase, missing, advice)
                     self.phase = phase
                 self._look(missing, starting)
                 if phase is Phase.EDITS:
@@ -101,16 +103,18 @@ class Readiness:
                 status.start()
                 self._say_now_and_then(seconds, [one.progress.stage for one in starting])
 
-    def _workers(self) -> tuple[bool, list[WorkerStarting]]:
-        """Whether a worker has prepared what an edit needs, and those on the way there."""
+    def _workers(self) -> tuple[list[WorkerStatus], list[WorkerStarting]]:
+        """The workers that are up, and those on the way there."""
         try:
             with redis.Redis.from_url(self._house.redis_url) as client:
                 up = client.mget(list(client.scan_iter(WORKER_KEYS)) or ["none"])
                 starting = client.mget(list(client.scan_iter(STARTING_KEYS)) or ["none"])
         except redis.RedisError:
-            return False, []
-        edits = any(WorkerStatus.model_validate_json(text).edit_ready for text in up if text)
-        return edits, [WorkerStarting.model_validate_json(text) for text in starting if text]
+            return [], []
+        return (
+            [WorkerStatus.model_validate_json(text) for text in up if text],
+            [WorkerStarting.model_validate_json(text) for text in starting if text],
+        )
 
     def _look(self, missing: str | None, starting: list[WorkerStarting]) -> None:
         """See what is done, and whether anything moved since the last look."""
@@ -140,7 +144,7 @@ class Readiness:
             self._stages, self._said_at = stages, now
             say(self._console, f"{self.doing} {seconds}")
 
-    def _tell(self, phase: Phase, missing: str | None) -> None:
+    def _tell(self, phase: Phase, missing: str | None, advice: list[str]) -> None:
         if phase is Phase.STARTING:
             say(self._console, f"not ready any more: {missing}")
         if phase > self.phase:
@@ -149,6 +153,8 @@ class Readiness:
                 say(self._console, f"answers at {url}; API docs at {url}/docs")
             if phase is Phase.EDITS:
                 say(self._console, "ready to edit")
+                for line in dict.fromkeys(advice):
+                    say(self._console, f"note: {line}", style="yellow")
 
 
 def _missing(client: Client) -> str | None:

@@ -52,6 +52,9 @@ class WorkerStatus(BaseModel):
     running: int = Field(description="generation rows in the batch")
     waiting: int = Field(description="generation requests taken but not yet in the batch")
     edit: str | None = Field(default=None, description="the edit being run")
+    advice: str | None = Field(
+        default=None, description="what would make its edits better, if it knows of something"
+    )
     refused: dict[VersionId, str] = Field(
         default_factory=dict, description="versions that it was asked to load and cannot, and why"
     )

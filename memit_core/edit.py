@@ -29,11 +29,12 @@ from memit_core.compute_z import compute_z
 from memit_core.corpus import default_corpus
 from memit_core.errors import NonFinite
 from memit_core.facts import Group
-from memit_core.hparams import HParams, for_model
+from memit_core.hparams import HParams
 from memit_core.insert import Insertion, edited
 from memit_core.loading import LoadedModel
 from memit_core.model import Model
 from memit_core.prepare import Preparation, Prepared
+from memit_core.preset import advice, for_model
 from memit_core.progress import ProgressCallback, silent
 from memit_core.revision import METHOD_REVISION
 from memit_core.running_sums import SAVE_SECONDS
@@ -46,7 +47,7 @@ class Editor:
 
     Args:
         loaded: the pristine base; it stays untouched.
-        hparams: hyperparameters; by default the preset that fits the model.
+        hparams: hyperparameters; by default the preset that fits the model, else a guess.
         corpus: text for the covariance; by default the packaged sample.
         cache: where templates, covariance and z of this base are kept.
         max_tokens: longest prompt and target of a fact together.
@@ -73,7 +74,7 @@ class Editor:
     ) -> None:
         self.loaded = loaded
         self.structure = loaded.structure
-        self.hparams = hparams or for_model(loaded.model.config)
+        self.hparams = hparams or for_model(loaded.model.config, loaded.structure)
         depth = len(self.structure.blocks)
         if self.hparams.layers[-1] >= depth:
             raise ValueError(f"layers {self.hparams.layers}: the model has {depth} blocks")
@@ -89,6 +90,12 @@ class Editor:
             scratch=scratch,
             save_seconds=save_seconds,
         )
+
+    @property
+    def advice(self) -> str | None:
+        """See `memit_core.preset.advice`."""
+        loaded = self.loaded
+        return advice(loaded.name, self.hparams, loaded.model.config, self.structure)
 
     def prepare(self, progress: ProgressCallback = silent) -> Prepared:
         """What every edit needs; see `Preparation.everything`."""

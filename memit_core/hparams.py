@@ -1,20 +1,15 @@
-"""Hyperparameters under their published names, and the presets that ship with their source."""
+"""Hyperparameters under their published names."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from memit_core.errors import MemitError
-
-log = logging.getLogger(__name__)
-
 
 _TINY = 1e-12
 _RANGES: dict[str, tuple[type, float]] = {
@@ -170,26 +165,3 @@ def from_file(path: Path) -> HParams:
     if not isinstance(values, dict):
         raise MemitError(f"hparams: {path} must hold a JSON object")
     return from_dict(values.get("hparams", values))
-
-
-def presets() -> dict[str, dict[str, Any]]:
-    """Every preset by name: `source`, `match` (config fields) and `hparams`."""
-    folder = resources.files("memit_core") / "presets"
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
-    return {f.name.removesuffix(".json"): json.loads(f.read_text()) for f in found}
-
-
-def for_model(config: Any) -> HParams:
-    """The preset whose `match` fits a transformers config, else the same relative depth.
-
-    The fallback takes the layers at 4/30 to 8/30 of the depth, as in the presets of Llama-sized
-    models, and the paper's other values.
-    """
-    for name, preset in presets().items():
-        if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
-            log.info("hyperparameters: preset %s (%s)", name, preset["source"])
-            return from_dict(preset["hparams"])
-    depth = config.num_hidden_layers
-    layers = tuple(range(round(depth * 4 / 30), round(depth * 8 / 30) + 1))
-    log.warning("no preset fits this model: editing layers %s; tune them with --hparams", layers)
-    return HParams(layers=layers)

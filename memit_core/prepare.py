@@ -75,9 +75,30 @@ class Preparation:
             MemitError: the corpus is empty, or the covariance not finite.
             Cancelled: raised by `progress`.
         """
-        contexts = self.contexts(progress)
-        covariance = self.covariance(progress)
-        return Prepared(contexts, covariance, self.solvers(), self.decoders(), self.word_ends())
+        self.everything_but_decoders(progress)
+        return Prepared(
+            self.contexts(), self.covariance(), self.solvers(), self.decoders(), self.word_ends()
+        )
+
+    def everything_but_decoders(self, progress: ProgressCallback = silent) -> None:
+        """Those hold weights in another precision; nothing else hangs on the last layer alone."""
+        self.contexts(progress)
+        self.covariance(progress)
+        self.word_ends()
+
+    def reuse(self, other: Preparation) -> None:
+        """Take over what `other`, of the same base and corpus, has made and that serves here."""
+        mine, theirs = self._hparams, other._hparams
+        if (mine.n_contexts, mine.context_length) == (theirs.n_contexts, theirs.context_length):
+            self._contexts = other._contexts
+        if mine.mom2_n_tokens == theirs.mom2_n_tokens and other._covariance is not None:
+            known = {layer: c for layer, c in other._covariance.items() if layer in mine.layers}
+            if len(known) == len(mine.layers):
+                self._covariance = known
+                self._solvers = {layer: other.solvers()[layer] for layer in mine.layers}
+        if mine.layers[-1] == theirs.layers[-1]:
+            self._decoders = other._decoders
+        self._word_ends = other._word_ends
 
     def contexts(self, progress: ProgressCallback = silent) -> tuple[str, ...]:
         """Context prefixes, the empty one first."""

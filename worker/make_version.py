@@ -192,7 +192,8 @@ class VersionMaker:
                 for fact_id, fact in plan.added.items()
             ),
         ]
-        rejection = refusal(report, edit.request.gate, self._settings)
+        reasons = [refusal(report, edit.request.gate, self._settings), editor.advice]
+        rejection = "; ".join(filter(None, reasons)) if reasons[0] else None
         return VersionManifest(
             seq=seq,
             status=VersionStatus.REJECTED if rejection else VersionStatus.COMMITTED,

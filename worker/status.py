@@ -102,6 +102,7 @@ class Heartbeat:
             running=0 if engine is None else engine.running,
             waiting=0 if engine is None else engine.waiting,
             edit=None if editing is None else editing.current,
+            advice=None if editing is None else editing.editor.advice,
             generated_tokens=0 if engine is None else engine.generated_tokens,
             rss_bytes=_rss_bytes(),
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from memit_core.hparams import from_dict, presets
+from memit_core.hparams import from_dict
+from memit_core.preset import presets
 from tests.reference import NAMES
 from tests.tiny_models import tiny_config
 

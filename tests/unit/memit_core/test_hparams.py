@@ -19,8 +19,11 @@ from transformers import (
     Qwen2Config,
 )
 
+from memit_core.carry import Carry
 from memit_core.errors import MemitError
-from memit_core.hparams import HParams, for_model, from_dict, from_file, presets
+from memit_core.hparams import HParams, from_dict, from_file
+from memit_core.preset import advice, for_model, guess, presets
+from memit_core.structure import Structure
 from tests.tiny_models import tiny_model
 
 # Meng et al. 2023, appendix B.4, the hparams files of the official code, and for later models those
@@ -41,6 +44,19 @@ PUBLISHED = {
 def llama(**sizes: Any) -> LlamaConfig:
     """A config with the sizes of a 7B model unless said otherwise."""
     return LlamaConfig(**{"hidden_size": 4096, "num_hidden_layers": 32, **sizes})
+
+
+def structure(depth: int = 32, width: int = 64, carry: Carry | None = None) -> Structure:
+    """Of a model that nobody knows."""
+    return Structure(
+        blocks=tuple(f"blocks.{i}" for i in range(depth)),
+        projections=tuple(f"blocks.{i}.down" for i in range(depth)),
+        transposed=False,
+        returns_tuple=False,
+        hidden=16,
+        intermediate=width,
+        carry=carry or Carry(),
+    )
 
 
 CONFIGS = {
@@ -138,7 +154,7 @@ def test_presets_hold_the_published_values_and_name_their_source(name: str) -> N
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_finds_its_preset(name: str) -> None:
-    assert for_model(CONFIGS[name]) == from_dict(presets()[name]["hparams"])
+    assert for_model(CONFIGS[name], structure()) == from_dict(presets()[name]["hparams"])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -156,13 +172,13 @@ def test_exactly_one_preset_fits_a_model(name: str) -> None:
     ("config", "name"), [(LLAMA_3_1_8B, "llama-3-8b"), (MISTRAL_7B_V3, "mistral-7b")]
 )
 def test_a_later_release_of_the_same_sizes_finds_the_preset(config: Any, name: str) -> None:
-    assert for_model(config) == from_dict(presets()[name]["hparams"])
+    assert for_model(config, structure()) == from_dict(presets()[name]["hparams"])
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_a_model_of_other_sizes_gets_no_preset(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="memit_core.hparams"):
-        for_model(NEIGHBOURS[name])
+    with caplog.at_level(logging.WARNING, logger="memit_core.preset"):
+        for_model(NEIGHBOURS[name], structure())
     assert "no preset" in caplog.text
 
 
@@ -175,16 +191,33 @@ def test_covariance_takes_tens_of_tokens_for_each_dimension(name: str) -> None:
     assert tokens >= 10 * (width or 4 * config.hidden_size)
 
 
-def test_an_unknown_model_gets_layers_of_its_own_depth_and_a_warning(
+def test_an_unknown_model_gets_a_guess_of_its_own_size_and_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="memit_core.hparams"):
-        hp = for_model(tiny_model("llama").config)
+    with caplog.at_level(logging.WARNING, logger="memit_core.preset"):
+        hp = for_model(tiny_model("llama").config, structure(depth=60, width=8_192))
     assert "no preset" in caplog.text
-    assert all(0 <= layer < 4 for layer in hp.layers)
-    assert for_model(LlamaConfig(num_hidden_layers=60)).layers == tuple(range(8, 17))
+    assert hp.layers == tuple(range(8, 17))
+    assert 0 < hp.mom2_update_weight < 8_192
+    assert hp.mom2_n_tokens >= 10 * 8_192
+
+
+@pytest.mark.parametrize("carry", [Carry(), Carry(norms=("n",))])
+def test_a_guess_edits_layers_that_there_are(carry: Carry) -> None:
     for depth in range(1, 100):
-        assert for_model(LlamaConfig(num_hidden_layers=depth)).layers[-1] < depth
+        layers = guess(structure(depth, carry=carry)).layers
+        assert layers[-1] < depth
+        assert len(layers) == 1 or not carry.norms
+
+
+def test_only_who_edits_with_a_guess_is_advised_to_calibrate() -> None:
+    config, own = tiny_model("llama").config, structure()
+    told = advice("./mine", guess(own), config, own)
+    assert told is not None
+    assert "memit calibrate --model ./mine" in told
+    assert advice("./mine", replace(guess(own), v_lr=0.1), config, own) is None
+    preset = from_dict(presets()["gpt-j-6b"]["hparams"])
+    assert advice("./mine", preset, CONFIGS["gpt-j-6b"], own) is None
 
 
 @pytest.mark.parametrize(
