@@ -32,7 +32,7 @@ def calibrate(
     to: Annotated[
         Path, typer.Option(help="Write the hyperparameters here, and the heat map beside it.")
     ] = Path("hparams.json"),
-    minutes: Annotated[float, typer.Option(min=1, help="Time that the search may take.")] = 15,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time that the search may take.")] = 15,
     corpus: Annotated[
         str | None,
         typer.Option(help="Text file or dataset for the covariance.", metavar="FILE|NAME"),
