@@ -179,16 +179,25 @@ def presets() -> dict[str, dict[str, Any]]:
     return {f.name.removesuffix(".json"): json.loads(f.read_text()) for f in found}
 
 
+def preset_for(config: Any) -> str | None:
+    """The name of the preset whose `match` fits a transformers config, if there is one."""
+    for name, preset in presets().items():
+        if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
+            return name
+    return None
+
+
 def for_model(config: Any) -> HParams:
-    """The preset whose `match` fits a transformers config, else the same relative depth.
+    """The preset that fits a transformers config, else the same relative depth.
 
     The fallback takes the layers at 4/30 to 8/30 of the depth, as in the presets of Llama-sized
     models, and the paper's other values.
     """
-    for name, preset in presets().items():
-        if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
-            log.info("hyperparameters: preset %s (%s)", name, preset["source"])
-            return from_dict(preset["hparams"])
+    name = preset_for(config)
+    if name is not None:
+        preset = presets()[name]
+        log.info("hyperparameters: preset %s (%s)", name, preset["source"])
+        return from_dict(preset["hparams"])
     depth = config.num_hidden_layers
     layers = tuple(range(round(depth * 4 / 30), round(depth * 8 / 30) + 1))
     log.warning("no preset fits this model: editing layers %s; tune them with --hparams", layers)
