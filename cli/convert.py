@@ -24,8 +24,8 @@ def convert(
 ) -> None:
     """Make a model folder for `memit serve --model` out of a GGUF file.
 
-    Its weights are float32, so it takes four bytes for each, on the disk and in memory. At the end
-    it is loaded once, to see whether the model can be edited.
+    Each weight takes four bytes on the disk, and some ten in memory meanwhile.
+    At the end the folder is loaded once, to see whether it can be edited.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars shown are our own
     # Imported here: the other commands need nothing of the method.
@@ -72,7 +72,7 @@ def _summary(loaded: LoadedModel, folder: Path) -> list[str]:
     hparams = (
         f"with the preset {preset}"
         if preset
-        else "but no preset fits it: tune the hyperparameters (docs/models.md)"
+        else "but no preset fits it: tune the hyperparameters (--hparams)"
     )
     return [
         f"{folder}: {kind}, {weights:,.1f} million weights, {size:,.2f} GB",
