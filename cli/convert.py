@@ -63,12 +63,12 @@ def _editable(folder: Path, progress: ProgressCallback) -> LoadedModel:
 
 
 def _summary(loaded: LoadedModel, folder: Path) -> list[str]:
-    from memit_core.hparams import preset_for
+    from memit_core.hparams import preset_of
 
     kind = type(loaded.model).__name__
     weights = sum(parameter.numel() for parameter in loaded.model.parameters()) / 1e6
     size = sum(part.stat().st_size for part in folder.iterdir()) / 1e9
-    preset = preset_for(loaded.model.config)
+    preset = preset_of(loaded.model.config)
     hparams = (
         f"with the preset {preset}"
         if preset

@@ -179,7 +179,7 @@ def presets() -> dict[str, dict[str, Any]]:
     return {f.name.removesuffix(".json"): json.loads(f.read_text()) for f in found}
 
 
-def preset_for(config: Any) -> str | None:
+def preset_of(config: Any) -> str | None:
     """The name of the preset whose `match` fits a transformers config, if there is one."""
     for name, preset in presets().items():
         if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
@@ -193,7 +193,7 @@ def for_model(config: Any) -> HParams:
     The fallback takes the layers at 4/30 to 8/30 of the depth, as in the presets of Llama-sized
     models, and the paper's other values.
     """
-    name = preset_for(config)
+    name = preset_of(config)
     if name is not None:
         preset = presets()[name]
         log.info("hyperparameters: preset %s (%s)", name, preset["source"])
