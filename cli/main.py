@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from cli import output
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
+from cli.convert import convert
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
@@ -41,6 +42,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
-for command in (serve, edit, generate, versions, facts, retract, activate, calibrate):
+for command in (serve, edit, generate, versions, facts, retract, activate, calibrate, convert):
     app.command()(command)
 app.add_typer(eval_app, name="eval")

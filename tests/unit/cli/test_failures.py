@@ -109,6 +109,7 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
         "print({'torch', 'transformers', 'fastapi', 'redis', 'memit_core'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("serve", "edit", "generate", "versions", "facts", "retract", "activate"):
+    commands = ("serve", "edit", "generate", "versions", "facts", "retract", "activate", "convert")
+    for command in commands:
         assert command in done.stdout
     assert done.stdout.endswith("set()\n")

@@ -132,7 +132,7 @@ NEIGHBOURS = {
 }
 
 
-def test_there_is_a_preset_for_each_published_model() -> None:
+def test_there_is_a_preset_of_each_published_model() -> None:
     assert set(presets()) == set(PUBLISHED)
 
 

@@ -11,6 +11,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from memit_core.errors import MemitError, UnsupportedModel
 from memit_core.loading import adopt_model, load_model, weights_digest
+from tests.tiny_gguf import write_tiny_gguf
 from tests.tiny_models import TINY, save_tiny, tiny_model, tiny_tokenizer
 
 
@@ -114,6 +115,12 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         load_model(tmp_path / "nowhere", device="cpu")
+
+
+def test_a_gguf_is_refused_with_the_command_that_makes_it_a_folder(tmp_path: Path) -> None:
+    file = write_tiny_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(UnsupportedModel, match=f"memit convert {file} FOLDER"):
+        load_model(file, device="cpu")
 
 
 def test_a_tokenizer_without_offsets_is_refused() -> None:
