@@ -41,7 +41,7 @@ MOVES = 3
 SIZE_TRIALS = 4
 """That stage 4 wants to have time for."""
 TRACED = 8
-START = Settings((0,), old_memory=0.3, clamp=0.75, step=0.3, steps=25)
+START = Settings((0,), old_memory=0.3, clamp=0.75, step=0.1, steps=25)
 START_ALONE = replace(START, old_memory=0.03)
 """One layer alone has nobody above that makes up for what it does not write."""
 START_NORM = replace(START_ALONE, clamp=2.0, step=0.5)

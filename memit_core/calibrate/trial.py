@@ -24,7 +24,9 @@ from memit_core.preset import STANDARD
 from memit_core.target_scores import TargetScore, score_targets
 from memit_core.views import cast_view
 
-CONTROL_CHARS, CONTROL_TOKENS = 16_000, 2_048
+CONTROL_CHARS, CONTROL_TOKENS = 8_000, 1_024
+DRIFT = 2.0
+"""What a nat of KL on other text weighs, against a factor e in `soft`."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Outcome:
 
     def utility(self, facts: int) -> float:
         """`soft`, less what other text would suffer under so many facts: it suffers a little for
-        each of them."""
-        return self.soft * math.exp(-self.kl * max(1.0, facts / self.facts))
+        each of them, about in proportion."""
+        return self.soft * math.exp(-DRIFT * self.kl * max(1.0, facts / self.facts))
 
 
 class Bench:
@@ -107,7 +109,7 @@ class Bench:
 
     def unedited(self, records: Sequence[Record]) -> Outcome:
         """How the model fares before any edit."""
-        return self._outcome(records, self._whole.base, 0.0, monotonic())
+        return self._outcome(records, self._base(), 0.0, monotonic())
 
     def trial(self, hparams: HParams, records: Sequence[Record]) -> Outcome:
         """Write the records and measure; one that fails numerically has learned nothing."""
@@ -122,9 +124,15 @@ class Bench:
         except NonFinite:
             return Outcome(len(records), 0, 0, 0, 0, 0, math.inf, math.inf, monotonic() - began, 0)
         _, fast = editor.preparation.decoders()
-        # In the precision of the z optimisation, whose cast weights serve here too.
-        cast = model.with_view(cast_view(model.view, fast.dtype, cast=fast.model.view))
-        return self._outcome(records, cast, solving - began, solving)
+        return self._outcome(records, self._cast(model, fast.model.view), solving - began, solving)
+
+    def _base(self) -> Model:
+        return self._cast(self._whole.base)
+
+    def _cast(self, model: Model, cast: Any = None) -> Model:
+        """In the precision of the z optimisation, whose cast weights serve here too."""
+        _, fast = self.preparation.decoders()
+        return model.with_view(cast_view(model.view, fast.dtype, cast=cast))
 
     def _outcome(
         self, records: Sequence[Record], model: Model, z_seconds: float, began: float
@@ -133,7 +141,7 @@ class Bench:
         starts = [sum(map(len, asked[:i])) for i in range(len(asked))]
         scores = score_targets(model, [pair for one in asked for pair in one], ends=set(starts))
         if self._text is None:
-            base = self._whole.base
+            base = self._base()
             self._text = HeldOutText(base, self._corpus[-CONTROL_CHARS:], CONTROL_TOKENS)
             self._unedited = self._text.score(base)
         text = self._text.score(model)

@@ -30,7 +30,7 @@ def test_it_says_what_it_made_and_how_to_serve_it(tmp_path: Path) -> None:
     weights = sum(p.numel() for p in tiny_model("llama").parameters()) / 1e6
     assert result.stdout.splitlines() == [
         f"{folder}: LlamaForCausalLM, {weights:.1f} million weights, {size:.2f} GB",
-        "It can be edited, but no preset fits it: tune the hyperparameters (--hparams).",
+        "It can be edited, but no preset fits it: memit calibrate finds hyperparameters.",
         f"Next: memit serve --model '{folder}'",
     ]
     said = result.stderr
