@@ -75,7 +75,7 @@ def test_each_phase_is_told_once(
         assert (readiness.phase, told.getvalue()) == (Phase.STARTING, "")
         redis.set(worker_key("w"), status.model_dump_json())
         wait_until(lambda: readiness.phase is Phase.ANSWERS)
-        ready = status.model_copy(update={"edit_ready": True})
+        ready = status.model_copy(update={"edit_ready": True, "advice": "calibrate [tiny]"})
         redis.set(worker_key("w"), ready.model_dump_json())
         wait_until(lambda: readiness.phase is Phase.EDITS)
         redis.delete(worker_key("w"))
@@ -84,6 +84,7 @@ def test_each_phase_is_told_once(
     assert told.getvalue().splitlines() == [
         f"answers at {house.url}; API docs at {house.url}/docs",
         "ready to edit",
+        "note: calibrate [tiny]",
         f"not ready any more: worker none holds {version} (0 alive, 0 ready)",
     ]
 

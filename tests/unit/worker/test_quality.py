@@ -11,7 +11,8 @@ from contracts.edits import EditState, Gate
 from contracts.reports import Report, Scores
 from contracts.settings import Settings
 from contracts.versions import VersionStatus
-from tests.unit.memit_core.examples import HPARAMS
+from memit_core.preset import guess
+from tests.unit.memit_core.examples import HPARAMS, loaded_tiny
 from tests.unit.worker.conftest import MakeWorkshop
 from tests.unit.worker.workshop import Workshop, fact, keepers
 from worker.quality import LIVE_SAMPLE, refusal, sampled
@@ -102,6 +103,16 @@ def test_the_seconds_of_measuring_are_told(workshop: Workshop) -> None:
     report = workshop.report(workshop.version(keepers(4)))
     assert {"z", "insert", "evaluate"} <= report.seconds.keys()
     assert report.seconds["evaluate"] > 0
+
+
+def test_a_refusal_of_what_a_guess_wrote_says_how_to_do_better(
+    make_workshop: MakeWorkshop,
+) -> None:
+    guessed = guess(loaded_tiny("llama").structure)
+    end = make_workshop(guessed).run([fact("Anna")], gate={"max_perplexity_ratio": 1e-9})
+    assert end.problem is not None
+    assert "perplexity_ratio is" in end.problem.detail
+    assert "`memit calibrate --model llama --to FILE`" in end.problem.detail
 
 
 def test_an_edit_that_leaves_older_facts_unanswered_can_be_refused(
