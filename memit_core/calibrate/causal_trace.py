@@ -56,15 +56,6 @@ class Trace:
     """By kind, [places][layers]: the rise of the answer's probability over `corrupted`; None where
     no prompt has such a token."""
 
-    def at_subject(self) -> dict[int, float]:
-        """By layer, the effect of the MLP outputs around it at the subject's last token."""
-        row = self.effects["mlp"][PLACES.index("last subject token")]
-        return {
-            layer: effect
-            for layer, effect in zip(self.layers, row, strict=True)
-            if effect is not None
-        }
-
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 

@@ -32,10 +32,6 @@ class Notebook:
         running = 0.0 if self._began is None else time.monotonic() - self._began
         return self._spent + running
 
-    def until(self, share: float) -> float:
-        """Seconds left until this share of the time is spent; negative once it is."""
-        return share * self.seconds - self.spent
-
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """The JSON value of `make()`, or what was kept of it.
 

@@ -1,8 +1,8 @@
 """The search: from where facts sit to hyperparameters that write many of them, in stages.
 
-1. *trace*: causal tracing says where subjects' facts are read out; nothing is edited.
-2. *layers*: a few facts into every fourth or so layer of the lower part, alone and spread over the
-   layers below it.
+1. *trace*: causal tracing shows where facts are read out, for people; nothing is edited.
+2. *layers*: a few facts into layers of the lower part, alone and spread over the layers below; from
+   a fifth of the depth outwards, until that leads nowhere.
 3. *z*: from the best of these, one setting after another is moved while that helps: λ, the last
    layer, the spread, the clamp, Adam's step and the number of steps.
 4. *many*: λ again, on as many other facts at once as the time allows; what they say is the verdict.
@@ -25,13 +25,17 @@ from memit_core.progress import ProgressCallback
 
 REVISION = 1
 """Raised when a trial measures otherwise."""
-FEW, SOME = 10, 16
+FEW, SOME = 8, 16
 """Facts of stage 2 and of stage 3."""
-SHARES = {"trace": 0.1, "layers": 0.4, "z": 0.65, "many": 1.0}
-"""Of the time, when each stage is over."""
+SHARES = {"trace": 0.08, "layers": 0.4, "z": 0.65, "many": 1.0}
+"""When each stage is over: of the time that is left after the covariance."""
 LOWER_PART = 0.62
-LAST_LAYERS = 8
-"""Tried in stage 2."""
+LIKELY = 0.2
+"""Of the depth: where published presets, and those measured here, read z."""
+STRIDE = 20
+"""Layers tried in the whole depth, if all of them were."""
+PATIENCE = 4
+"""Layers tried without gain before stage 2 is over."""
 SPREAD = 5
 """Layers that share the way in the published presets."""
 GAIN = 0.003
@@ -41,6 +45,7 @@ MOVES = 3
 SIZE_TRIALS = 4
 """That stage 4 wants to have time for."""
 TRACED = 8
+LEAST_TRACED = 2
 START = Settings((0,), old_memory=0.3, clamp=0.75, step=0.1, steps=25)
 START_ALONE = replace(START, old_memory=0.03)
 """One layer alone has nobody above that makes up for what it does not write."""
@@ -91,6 +96,7 @@ class Search:
         self._some = self._some or self._few
         self._progress = progress
         self._scales: dict[int, Scale] = {}
+        self._began = 0.0
         structure = bench.loaded.structure
         self._hidden, self._depth = structure.hidden, len(structure.blocks)
         self._through_norm = bool(structure.carry.norms)
@@ -104,13 +110,14 @@ class Search:
             Cancelled: raised by `progress`.
         """
         self._scales = self._measured_scales()
+        self._began = self._notebook.spent
         trace = self._traced()
-        best = self._best_layers(trace)
-        best = self._climbed("z", best.settings, self._some, self._moves(), SHARES["z"])
+        best = self._best_layers()
+        best = self._climbed("z", best.settings, self._some, self._moves())
         many = self._many[: self._affordable()]
         before = self._unedited(many)
         weight = [(_old_memory, (3.0, 1 / 3))]
-        best = self._climbed("many", best.settings, many, weight, SHARES["many"])
+        best = self._climbed("many", best.settings, many, weight)
         return Found(best, self._tried, trace, before)
 
     # stage 1
@@ -130,14 +137,14 @@ class Search:
         return {int(layer): Scale(**scale) for layer, scale in values.items()}
 
     def _traced(self) -> Trace:
-        """As many facts as a tenth of the time allows, the first ones in turn; at least one."""
+        """As many facts as the time allows, the first ones in turn."""
         facts = [record.fact for record in [*self._few, *self._some]][:TRACED]
 
         def trace() -> str:
             tracer = Tracer(self._bench.loaded.runnable(), facts)
             for i, fact in enumerate(facts):
                 self._report()
-                if i and self._notebook.until(SHARES["trace"]) < 0:
+                if i >= LEAST_TRACED and self._until("trace") < 0:
                     break
                 tracer.add(fact)
             return tracer.trace().encode().decode()
@@ -148,33 +155,30 @@ class Search:
 
     # stage 2
 
-    def _best_layers(self, trace: Trace) -> Tried:
-        best: Tried | None = None
-        slowest = 0.0
-        for number, layer in enumerate(self._last_layers(trace)):
-            began = self._notebook.spent
-            if number > 1 and self._notebook.until(SHARES["layers"]) < slowest:
+    def _best_layers(self) -> Tried:
+        first, *others = self._last_layers()
+        best = self._best_of(first)
+        since = 0
+        for layer in others:
+            cost = max(one.outcome.z_seconds + 2 * one.outcome.seconds for one in self._tried)
+            if since == PATIENCE or self._until("layers") < cost:
                 break
-            for settings in self._of_last(layer):
-                tried = self._try("layers", settings, self._few)
-                if best is None or self._utility(tried) > self._utility(best):
-                    best = tried
-            slowest = max(slowest, self._notebook.spent - began)
-        if best is None:
-            raise ValueError("a model without layers")
+            tried = self._best_of(layer)
+            better = self._utility(tried) > self._utility(best)
+            best, since = (tried, 0) if better else (best, since + 1)
         return best
 
-    def _last_layers(self, trace: Trace) -> list[int]:
-        """Candidates for the last edited layer; where the trace finds much, first."""
-        top = max(1, round(self._depth * LOWER_PART))
-        apart = max(1, round(top / LAST_LAYERS))
-        candidates = list(range(min(apart, top - 1), top, apart))
-        effects = trace.at_subject()
+    def _best_of(self, layer: int) -> Tried:
+        """The better of the ways to edit with this last layer."""
+        tried = [self._try("layers", one, self._few) for one in self._of_last(layer)]
+        return max(tried, key=self._utility)
 
-        def effect(layer: int) -> float:
-            return effects[min(effects, key=lambda one: abs(one - layer))]
-
-        return sorted(candidates, key=effect, reverse=True)
+    def _last_layers(self) -> list[int]:
+        """Candidates for the last edited layer, the likely ones first."""
+        apart = max(1, round(self._depth / STRIDE))
+        likely = min(round(LIKELY * self._depth), len(self._scales) - 1)
+        candidates = [layer for layer in self._scales if (layer - likely) % apart == 0]
+        return sorted(candidates, key=lambda layer: (abs(layer - likely), layer))
 
     def _of_last(self, layer: int) -> Iterator[Settings]:
         alone = START_NORM if self._through_norm else START_ALONE
@@ -213,7 +217,6 @@ class Search:
         start: Settings,
         records: Sequence[Record],
         moves: Sequence[tuple[Move, tuple[float, ...]]],
-        share: float,
     ) -> Tried:
         """The best found by moving one setting at a time, each as long as that helps."""
         best = self._try(stage, start, records)
@@ -225,7 +228,7 @@ class Search:
                 moved = False
                 for _ in range(MOVES):
                     settings = move(best.settings, by)
-                    if settings == best.settings or self._notebook.until(share) < took:
+                    if settings == best.settings or self._until(stage) < took:
                         break
                     tried = self._try(stage, settings, records)
                     if self._utility(tried) < self._utility(best) + gain:
@@ -242,10 +245,15 @@ class Search:
         last = self._tried[-1].outcome
         z = max(one.outcome.z_seconds / one.outcome.facts for one in self._tried)
         fact = z + SIZE_TRIALS * last.seconds / last.facts
-        fits = int(0.8 * self._notebook.until(SHARES["many"]) / max(fact, 1e-6))
+        fits = int(0.8 * self._until("many") / max(fact, 1e-6))
         return min(len(self._many), max(len(self._some), fits))
 
     # trials
+
+    def _until(self, stage: str) -> float:
+        """Seconds until a stage shall be over; negative once it is late."""
+        left = self._notebook.seconds - self._began
+        return self._began + SHARES[stage] * left - self._notebook.spent
 
     def _try(self, stage: str, settings: Settings, records: Sequence[Record]) -> Tried:
         self._report()

@@ -102,8 +102,6 @@ def test_what_is_put_back_at_the_end_brings_the_whole_answer_back(family: str) -
     assert trace.facts == len(FACTS)
     assert trace.clean > trace.corrupted
     assert last_state == pytest.approx(trace.clean - trace.corrupted, rel=1e-3)
-    # Before the first block's output nothing of the subject has reached the last token.
-    assert set(trace.at_subject()) == set(trace.layers)
 
 
 def test_a_trace_is_read_back_and_drawn(llama: LoadedModel, tmp_path: Path) -> None:
@@ -175,7 +173,6 @@ def test_what_was_measured_is_read_back_with_the_time_it_took() -> None:
     assert len(calls) == 2
     assert first.spent > 0
     assert again.spent > first.spent
-    assert again.until(0.5) == pytest.approx(50 - again.spent)
 
 
 # trials
