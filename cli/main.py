@@ -13,6 +13,7 @@ from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
 from cli.generate import generate
+from cli.rebase import rebase
 from cli.serve import serve
 
 
@@ -40,6 +41,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
-for command in (serve, edit, generate, versions, facts, retract, activate):
+for command in (serve, edit, generate, versions, facts, retract, activate, rebase):
     app.command()(command)
 app.add_typer(eval_app, name="eval")
