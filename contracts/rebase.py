@@ -50,7 +50,17 @@ class RebaseComparison(BaseModel):
                     "state": "committed",
                     "facts": 50,
                     "source": STANDING_EXAMPLE,
-                    "target": None,
+                    "target": {
+                        **STANDING_EXAMPLE,
+                        "model": "HuggingFaceTB/SmolLM2-360M-Instruct",
+                        "base": "cd" * 32,
+                        "version": "v1-0b1c2d3e4f50",
+                        "measured_by": "report",
+                        "success": 1.0,
+                    },
+                    "hparams": [{"name": "v_num_grad_steps", "source": 25, "target": 20}],
+                    "both": 49,
+                    "only_target": ["fact-0f9a6c1d2e3b4a5f6071"],
                 }
             ]
         },
@@ -60,7 +70,9 @@ class RebaseComparison(BaseModel):
     state: EditState = Field(description="of the edit", examples=["committed"])
     facts: int = Field(description="facts of the ledger", examples=[50])
     source: Standing = Field(description="as it was when its ledger was posted")
-    target: Standing | None = Field(description="none until the edit has made a version")
+    target: Standing | None = Field(
+        default=None, description="none until the edit has made a version"
+    )
     hparams: list[HparamDifference] = Field(
         default_factory=list, description="that differ, by name; none before there is a target"
     )
