@@ -15,9 +15,9 @@ from cli.browse import etag_of
 from cli.client import Client, ProblemAnswer
 from cli.errors import CommandFailed
 from cli.facts_file import FactLine, read_facts
-from cli.follow import follow
 from cli.options import DEFAULT_URL, Json, Url, Wait
-from contracts.edits import Edit, EditState
+from cli.outcome import require_committed, say_serving, wait_for_end
+from contracts.edits import Edit
 from contracts.facts import Fact
 from contracts.reports import Report
 from contracts.versions import ACTIVE
@@ -86,31 +86,22 @@ def retract(
 
 
 def _finish(client: Client, accepted: Edit, wait: bool, json: bool, facts: list[Fact]) -> None:
-    messages = output.messages()
     if not wait:
         if json:
             output.print_json(accepted)
         else:
             typer.echo(accepted.id)
         return
-    try:
-        ended = follow(client, accepted.id, messages)
-    except KeyboardInterrupt:
-        output.say(messages, f"{accepted.id} goes on; see {client.url}/edits/{accepted.id}")
-        raise typer.Exit(130) from None
+    ended = wait_for_end(client, accepted.id)
     if json:
         output.print_json(ended)
     elif facts and ended.report is not None:
         output.results().print(_learned_table(ended, facts))
         for line in _noteworthy(ended.report):
-            output.say(messages, line)
-    if ended.state is not EditState.COMMITTED:
-        raise CommandFailed(_why_not(ended))
+            output.say(output.messages(), line)
+    require_committed(ended)
     if not json:
-        serving = "now active" if ended.activated else "not active"
-        if ended.not_activated is not None:
-            serving += f": {ended.not_activated}"
-        output.say(messages, f"{ended.id} committed {ended.version}, {serving}")
+        say_serving(ended)
 
 
 def _learned_table(ended: Edit, facts: list[Fact]) -> RenderableType:
@@ -137,13 +128,6 @@ def _noteworthy(report: Report) -> Iterator[str]:
             f"{other.fact_id} also changed another subject: asked {other.prompt!r}, it answered "
             f"{other.before!r}, now {other.after!r}"
         )
-
-
-def _why_not(ended: Edit) -> str:
-    if ended.problem is None:
-        return f"{ended.id} was {ended.state}"
-    reasons = [f"  {error.field} {error.reason}".rstrip() for error in ended.problem.errors]
-    return "\n".join([f"{ended.id} was {ended.state}: {ended.problem.detail}", *reasons])
 
 
 def _with_places(refused: ProblemAnswer, lines: list[FactLine]) -> CommandFailed:

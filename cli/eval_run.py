@@ -43,12 +43,10 @@ def evaluate(options: EvalOptions) -> None:
 
 
 def _check_outputs(options: EvalOptions) -> None:
-    """Before hours are spent: every file that shall be written has a folder to be in."""
+    """Every file that shall be written has a folder to be in."""
     for file in (options.json, options.chart):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise CommandFailed(f"{file}: there is no folder {file.absolute().parent}")
-        if file is not None and file.is_dir():
-            raise CommandFailed(f"{file}: is a folder")
+        if file is not None:
+            output.require_folder(file)
 
 
 def _measured(options: EvalOptions) -> dict[str, Any]:

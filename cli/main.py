@@ -15,6 +15,7 @@ from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
 from cli.generate import generate
+from cli.rebase import rebase
 from cli.serve import serve
 
 
@@ -42,6 +43,17 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
-for command in (serve, edit, generate, versions, facts, retract, activate, calibrate, convert):
+for command in (
+    serve,
+    edit,
+    generate,
+    versions,
+    facts,
+    retract,
+    activate,
+    rebase,
+    calibrate,
+    convert,
+):
     app.command()(command)
 app.add_typer(eval_app, name="eval")

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,6 +14,8 @@ from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from cli.errors import CommandFailed
 
 UNLIMITED = 10_000
 
@@ -34,15 +37,32 @@ def say(console: Console, text: str, style: str | None = None) -> None:
     )
 
 
+def require_folder(file: Path) -> None:
+    """Before hours are spent: a file that shall be written has a folder to be in.
+
+    Raises:
+        CommandFailed: it has none, or is one.
+    """
+    if not file.absolute().parent.is_dir():
+        raise CommandFailed(f"{file}: there is no folder {file.absolute().parent}")
+    if file.is_dir():
+        raise CommandFailed(f"{file}: is a folder")
+
+
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     """Print `value` as indented JSON, without colours or wrapping."""
+    typer.echo(as_json(value))
+
+
+def as_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> str:
+    """Indented JSON."""
     if isinstance(value, BaseModel):
         plain: Any = value.model_dump(mode="json")
     elif isinstance(value, dict):
         plain = value
     else:
         plain = [one.model_dump(mode="json") for one in value]
-    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    return json.dumps(plain, indent=2, ensure_ascii=False)
 
 
 def table(headings: Iterable[str], rows: Iterable[Sequence[str | RenderableType]]) -> Table:

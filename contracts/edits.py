@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.errors import Problem
 from contracts.facts import Fact
 from contracts.ids import EditId, FactId, VersionId
+from contracts.ledgers import RebaseSource
 from contracts.limits import MAX_FACTS_PER_EDIT
 from contracts.reports import Report
 
@@ -64,7 +65,34 @@ class Gate(BaseModel):
     )
 
 
-class EditRequest(BaseModel):
+class EditOptions(BaseModel):
+    """How facts are written, whatever they come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mom2_update_weight: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="λ of the closed form: larger keeps more of the old memory",
+        examples=[1000],
+    )
+    gate: Gate = Field(default_factory=Gate)
+    activate: bool | None = Field(
+        default=None,
+        description="false: dry run, never activated; true with an explicit base needs If-Match",
+    )
+    drop_failed: bool = Field(
+        default=False, description="solve once more without the facts that were not learned"
+    )
+
+    def method_options(self) -> dict[str, Any]:
+        """What the edit asks of the editing method, by the method's names."""
+        given = {"mom2_update_weight": self.mom2_update_weight}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class EditRequest(EditOptions):
     """Body of `POST /edits`: facts to add, facts to retract, and how."""
 
     model_config = ConfigDict(
@@ -97,26 +125,6 @@ class EditRequest(BaseModel):
         description="version (id, short id or alias) to start from; by default what `active` names",
         examples=["v0"],
     )
-    mom2_update_weight: float | None = Field(
-        default=None,
-        gt=0,
-        le=1e9,
-        description="λ of the closed form: larger keeps more of the old memory",
-        examples=[1000],
-    )
-    gate: Gate = Field(default_factory=Gate)
-    activate: bool | None = Field(
-        default=None,
-        description="false: dry run, never activated; true with an explicit base needs If-Match",
-    )
-    drop_failed: bool = Field(
-        default=False, description="solve once more without the facts that were not learned"
-    )
-
-    def method_options(self) -> dict[str, Any]:
-        """What the edit asks of the editing method, by the method's names."""
-        given = {"mom2_update_weight": self.mom2_update_weight}
-        return {name: value for name, value in given.items() if value is not None}
 
     @model_validator(mode="after")
     def _not_empty(self) -> EditRequest:
@@ -135,6 +143,9 @@ class AcceptedEdit(BaseModel):
     accepted_at: float = Field(description="unix seconds")
     if_match: int | None = Field(
         default=None, description="epoch of `active` that activation is bound to"
+    )
+    rebased_from: RebaseSource | None = Field(
+        default=None, description="the version of another registry whose facts these are"
     )
 
 
@@ -252,6 +263,11 @@ class Edit(BaseModel):
     facts: list[EditFact] = Field(default_factory=list)
     retract: list[FactId] = Field(default_factory=list)
     base: str | None = None
+    rebased_from: VersionId | None = Field(
+        default=None,
+        description="the version of another registry whose facts these are; "
+        "`GET /edits/{id}/rebase` compares the two",
+    )
     progress: Progress | None = None
     version: VersionId | None = Field(default=None, examples=["v1-9f3c2a71b0de"])
     activated: bool = False

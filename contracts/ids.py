@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import StringConstraints
@@ -37,6 +38,11 @@ def canonical_json(value: Any) -> bytes:
 def digest_of(value: Any) -> str:
     """SHA-256 in hex of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def drawn(ids: Iterable[str], count: int, seed: str) -> list[str]:
+    """At most `count` of the ids, by the SHA-256 of `seed` and id: the same ones every time."""
+    return sorted(ids, key=lambda one: digest_of([seed, one]))[:count]
 
 
 def new_edit_id() -> str:

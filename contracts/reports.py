@@ -140,7 +140,10 @@ class Report(Scores):
 
 
 class FullReport(Scores):
-    """Quality of a version on all its live facts, or on a sample where they are very many."""
+    """Quality of a version on all its live facts, or on a sample where they are very many.
+
+    The sample is `drawn` of their ids, `facts` of them, by the version's id.
+    """
 
     model_config = ConfigDict(
         frozen=True,

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     # limits of the API
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request body")
     max_facts_per_edit: int = Field(default=1_000, ge=1, le=10_000, description="facts an edit")
+    max_facts_per_rebase: int = Field(
+        default=10_000, ge=1, le=10_000, description="facts of a ledger that is rebased"
+    )
     max_fact_tokens: int = Field(
         default=512, ge=8, description="tokens of a filled prompt and its target together"
     )

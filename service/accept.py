@@ -9,6 +9,7 @@ from contracts.edits import AcceptedEdit, EditRequest
 from contracts.errors import Conflict, FieldError, NoVersion, TooManyRequests
 from contracts.facts import Fact
 from contracts.ids import new_edit_id
+from contracts.ledgers import RebaseSource
 from contracts.versions import ACTIVE
 from registry.activation import accepted_epoch
 from service.deps import Context
@@ -16,9 +17,15 @@ from service.problems import invalid
 
 
 def checked(
-    context: Context, request: EditRequest, if_match: int | str | None = None
+    context: Context,
+    request: EditRequest,
+    if_match: int | str | None = None,
+    source: RebaseSource | None = None,
 ) -> AcceptedEdit:
     """The edit that `request` asks for, with a base that names one version and no duplicates.
+
+    Args:
+        source: where its facts are from, if they are a ledger's.
 
     Raises:
         InvalidRequest: facts or ids are wrong; all of them are listed with their index.
@@ -40,7 +47,8 @@ def checked(
     base = None if request.base is None else registry.versions.resolve(request.base)
     epoch = accepted_epoch(active, base, request.activate, if_match)
     facts = _distinct(request.facts)
-    errors = _too_many(request, settings.max_facts_per_edit)
+    limit = settings.max_facts_per_rebase if source else settings.max_facts_per_edit
+    errors = _too_many(request, limit)
     errors += _contradictions(facts) + _added_and_retracted(request, facts)
     parent = base or (active.version if active else None)
     if parent is not None:
@@ -60,6 +68,7 @@ def checked(
         request=request.model_copy(update=kept),
         accepted_at=time.time(),
         if_match=epoch,
+        rebased_from=source,
     )
 
 

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from contracts.settings import Settings
 from registry.folder_store import FolderStore
 from registry.registry import Registry
-from service import aliases, edits, facts, generate, openapi, probes, problems, versions
+from service import aliases, edits, facts, generate, openapi, probes, problems, rebase, versions
 from service.census import EditCensus
 from service.changes import Changes
 from service.deps import Context, State
@@ -30,6 +30,7 @@ from service.tokens import TokenChecks
 
 ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (edits.router, problem_json),
+    (rebase.router, problem_json),
     (facts.router, problem_json),
     (generate.router, problem_json),
     (versions.router, problem_json),

@@ -10,6 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from contracts.edits import Edit, EditRequest, EditState
 from contracts.errors import Conflict
+from contracts.rebase import RebaseComparison
+from service.comparison import compare
 from service.deps import Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
 from service.openapi import ACCEPTED
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
@@ -69,6 +71,12 @@ async def edit_events(edit_id: EditRef, context: Ctx) -> AsyncIterator[ServerSen
             yield ServerSentEvent(event="progress", data=progress)
     edit = await run_sync(context.registry.edits.describe, edit_id)
     yield ServerSentEvent(event="end", data=edit)
+
+
+@router.get("/{edit_id}/rebase")
+def get_rebase(edit_id: EditRef, context: Ctx) -> RebaseComparison:
+    """Of an edit that `POST /rebase` made: how source and target fare, and where they differ."""
+    return compare(context.registry, edit_id)
 
 
 @router.delete("/{edit_id}", responses=ACCEPTED)

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from contracts import retry_after as after
 from contracts.edits import Edit, EditRequest
 from contracts.ids import digest_of
+from contracts.ledgers import RebaseSource
 from service.accept import checked
 from service.deps import Context
 
@@ -28,15 +29,17 @@ async def answer_edit(
     if_match: int | str | None,
     wait_seconds: int | None,
     require: Callable[[], None] | None = None,
+    source: RebaseSource | None = None,
 ) -> Edit:
     """Accept what is `asked` and answer 202 with `Location`, or 200 if it ends while we wait.
 
-    `require` raises what else stands against the edit, unless it was accepted before.
+    `require` raises what else stands against the edit, unless it was accepted before. `source` is
+    where its facts are from, if they are a ledger's.
 
     Raises:
         ServiceError: as `checked` or `require`, or the key was used with another body.
     """
-    edit_id = await run_sync(_submit, context, asked, key, if_match, require)
+    edit_id = await run_sync(_submit, context, asked, key, if_match, require, source)
     deadline = time.monotonic() + (wait_seconds or 0)
     edit = await run_sync(context.registry.edits.describe, edit_id)
     with context.changes.watch(edit_id) as watch:
@@ -60,15 +63,18 @@ def _submit(
     key: str | None,
     if_match: int | str | None,
     require: Callable[[], None] | None,
+    source: RebaseSource | None,
 ) -> str:
     """Id of the edit that stands for this request; it is kept before it is queued."""
     edits = context.registry.edits
-    body_digest = digest_of([asked.model_dump(mode="json"), if_match])
+    # Of the source the figures do not count: its full report may have come between two tries.
+    origin = [source.standing.version] if source else []
+    body_digest = digest_of([asked.model_dump(mode="json"), if_match, *origin])
     known = None if key is None else edits.known(key, body_digest)
     if known is None:
         if require is not None:
             require()
-        edit = checked(context, asked, if_match)
+        edit = checked(context, asked, if_match, source)
     else:
         # A replay is not checked again: what it asks for may have been done by now. Accepting the
         # same edit again completes an acceptance that a crash cut short.

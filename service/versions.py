@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
+from contracts.ledgers import VersionLedger
 from contracts.versions import Version
 from service.checkpoint import members, verify, zipped
 from service.deps import Ctx
+from service.ledgers import ledger_of
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 
 router = APIRouter(prefix="/versions", tags=["versions"])
@@ -36,6 +38,13 @@ def get_version(ref: VersionRef, context: Ctx) -> Version:
     """The manifest of one version, and its full report once there is one."""
     versions = context.registry.versions
     return versions.describe(versions.resolve(ref))
+
+
+@router.get("/{ref}/ledger")
+def get_ledger(ref: VersionRef, context: Ctx) -> VersionLedger:
+    """All that a version says in one document, for `POST /rebase` of another service."""
+    registry = context.registry
+    return ledger_of(registry, registry.versions.resolve(ref))
 
 
 @router.get(

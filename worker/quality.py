@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.edits import Gate
 from contracts.facts import Fact
-from contracts.ids import digest_of
+from contracts.ids import drawn
 from contracts.reports import FactReport, NeighborReport, Report, Scores
 from contracts.settings import Settings
 from contracts.versions import Canary
@@ -28,8 +28,7 @@ LIVE_SAMPLE = 32
 
 def sampled(facts: Mapping[str, Fact], count: int, seed: str) -> dict[str, Fact]:
     """At most `count` of the facts (by id), drawn by the SHA-256 of `seed` and id."""
-    drawn = sorted(facts, key=lambda fact_id: digest_of([seed, fact_id]))[:count]
-    return {fact_id: facts[fact_id] for fact_id in drawn}
+    return {fact_id: facts[fact_id] for fact_id in drawn(facts, count, seed)}
 
 
 def tally(scores: Sequence[FactScore]) -> Scores:

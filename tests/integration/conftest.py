@@ -31,6 +31,7 @@ def make_stack(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Stac
         hparams: dict[str, Any] | None = None,
         *,
         apart: bool = False,
+        model: Path = tiny_folder,
         **settings: Any,
     ) -> Stack:
         corpus = tmp_path / "corpus.txt"
@@ -38,7 +39,7 @@ def make_stack(tmp_path: Path, tiny_folder: Path) -> Iterator[Callable[..., Stac
         chosen = tmp_path / f"{name}.json"
         chosen.write_text(json.dumps({**HPARAMS, **(hparams or {})}))
         settings = {"corpus": corpus, "hparams": chosen, **settings}
-        stack = Stack(tmp_path / name, tiny_folder, **settings)
+        stack = Stack(tmp_path / name, model, **settings)
         made.append(stack)
         return stack.start_apart() if apart else stack.start()
 

@@ -18,6 +18,7 @@ from contracts.settings import Settings
 from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service.app import create_app
+from tests.unit.service.rebasing import OTHER_BASE, OTHER_HPARAMS, Source
 from tests.unit.service.worker_peer import Editor
 
 START_SECONDS = 10.0
@@ -123,3 +124,13 @@ def editor(registry: Registry) -> Editor:
 @pytest.fixture
 def client(serve: Serve) -> httpx2.Client:
     return serve()
+
+
+@pytest.fixture
+def source(serve: Serve, tmp_path: Path) -> Source:
+    """Another service, to rebase from: other model, other hyperparameters, v0 is active."""
+    home = tmp_path / "source"
+    registry = Registry(FolderStore(home / "registry"))
+    editor = Editor(registry, "other", OTHER_BASE, OTHER_HPARAMS)
+    editor.publish_base()
+    return Source(serve(home=home), editor)

@@ -10,6 +10,8 @@ import pytest
 from contracts.edits import Edit, EditRequest
 from contracts.facts import Fact
 from contracts.generation import GenerateRequest
+from contracts.ledgers import Standing, VersionLedger
+from contracts.rebase import RebaseComparison, RebaseRequest
 from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
@@ -37,7 +39,19 @@ def test_every_schema_has_an_example(described: dict[str, Any]) -> None:
 def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -> None:
     schemas = described["components"]["schemas"]
     shown = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
-    for model in (AliasUpdate, Edit, EditRequest, Fact, GenerateRequest, Report, Version):
+    for model in (
+        AliasUpdate,
+        Edit,
+        EditRequest,
+        Fact,
+        GenerateRequest,
+        RebaseComparison,
+        RebaseRequest,
+        Report,
+        Standing,
+        Version,
+        VersionLedger,
+    ):
         for example in shown[model.__name__]:
             model.model_validate(example)
 
@@ -60,12 +74,15 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/edits",
         "/edits/{edit_id}",
         "/edits/{edit_id}/events",
+        "/edits/{edit_id}/rebase",
+        "/rebase",
         "/facts",
         "/facts/{fact_id}",
         "/generate",
         "/versions",
         "/versions/{ref}",
         "/versions/{ref}/checkpoint",
+        "/versions/{ref}/ledger",
         "/aliases",
         "/aliases/{name}",
         "/healthz",

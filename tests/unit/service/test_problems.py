@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 from contracts.edits import EditRequest
 from contracts.errors import Problem
 from contracts.ids import canonical_json
+from contracts.ledgers import LEDGER_EXAMPLE, RebaseSource
+from contracts.rebase import RebaseRequest
 from contracts.transport import TOKENIZER_ARTEFACT
+from registry.records import encode_record
 from registry.registry import Registry
+from service.ledgers import source_of
 from tests.unit.service.conftest import House, Serve
 from tests.unit.service.facts import eiffel
 from tests.unit.service.worker_peer import Editor
@@ -196,6 +200,16 @@ EDITS = st.fixed_dictionaries(
     },
 )
 
+SHARES = st.dictionaries(st.sampled_from(["success", "kl"]), st.floats() | ANY_JSON)
+LEDGERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "hparams": st.dictionaries(TEXT, ANY_JSON, max_size=3),
+        "model": TEXT,
+        "report": SHARES.map(lambda shares: {"facts": 1, **shares}) | ANY_JSON,
+    },
+).map(lambda changed: {**LEDGER_EXAMPLE, **changed})
+
 
 class TestAnything:
     """Whatever is sent, the answer is a success or a problem, and what was accepted is whole."""
@@ -210,8 +224,20 @@ class TestAnything:
         kept = canonical_json(request.model_dump(mode="json"))
         assert EditRequest.model_validate_json(kept) == request
 
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(body=st.fixed_dictionaries({"ledger": LEDGERS | ANY_JSON}) | ANY_JSON)
+    def test_posted_as_a_rebase(self, body: object) -> None:
+        try:
+            request = RebaseRequest.model_validate(body)
+        except ValueError:
+            return
+        source = source_of(request.ledger)
+        assert RebaseSource.model_validate_json(encode_record(source)) == source
+
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(body=ANY_JSON, path=st.sampled_from(["/edits", "/generate", "/aliases/canary"]))
+    @given(
+        body=ANY_JSON, path=st.sampled_from(["/edits", "/rebase", "/generate", "/aliases/canary"])
+    )
     def test_sent_to_the_service(self, refusing: House, body: object, path: str) -> None:
         method = "PUT" if path.startswith("/aliases") else "POST"
         answer = refusing.client.request(method, path, content=json.dumps(body), headers=JSON)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,8 +42,15 @@ WEIGHTS = b"not read by the service " * 100
 class Editor:
     """Runs accepted edits on a registry: every fact is learned at once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        model: str = "tiny",
+        base: str = BASE,
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
         self.registry = registry
+        self._lineage = {"model": model, "base": base, "hparams": hparams or {"layers": [1]}}
 
     def publish_base(self) -> str:
         """v0, the untouched model, named by `active`."""
@@ -56,10 +63,16 @@ class Editor:
         edit_id: str,
         *,
         reject: bool = False,
-        missed: tuple[str, ...] = (),
+        missed: Collection[str] = (),
+        dropped: Collection[str] = (),
         measured: Mapping[str, Any] | None = None,
     ) -> EditEnd:
-        """Take an accepted edit to its end; `measured` is more of its report."""
+        """Take an accepted edit to its end; `measured` is more of its report.
+
+        Args:
+            missed: ids of facts that are not learned.
+            dropped: ids of facts that drop_failed leaves out.
+        """
         edits = self.registry.edits
         accepted = edits.get(edit_id)
         active = self.registry.aliases.get(ACTIVE)
@@ -73,7 +86,8 @@ class Editor:
         for gone in accepted.request.retract:
             del live[gone]
         superseded = []
-        for fact in accepted.request.facts:
+        facts = [fact for fact in accepted.request.facts if fact.id not in dropped]
+        for fact in facts:
             for old in [one for one in live.values() if one.fact.key == fact.key]:
                 superseded.append((old.id, fact.id))
                 del live[old.id]
@@ -84,8 +98,9 @@ class Editor:
                 since=self.registry.versions.tip() + 1,
                 learned=fact.id not in missed,
             )
-        ids = [fact.id for fact in accepted.request.facts]
+        ids = [fact.id for fact in facts]
         per_fact = [FactReport(id=one, success=one not in missed, p_new=0.9) for one in ids]
+        success = sum(one.success for one in per_fact) / len(ids) if ids else None
         assert edits.begin_commit(edit_id, "editor", epoch)
         self._commit(
             list(live.values()),
@@ -96,7 +111,8 @@ class Editor:
             added=ids,
             retracted=accepted.request.retract,
             superseded=superseded,
-            report=Report(facts=len(ids), success=1.0, per_fact=per_fact, **(measured or {})),
+            dropped=list(dropped),
+            report=Report(facts=len(ids), success=success, per_fact=per_fact, **(measured or {})),
         )
         end = finish_edit(self.registry, edit_id)
         assert end is not None
@@ -108,10 +124,8 @@ class Editor:
         manifest = VersionManifest(
             seq=self.registry.versions.tip() + 1,
             created_at=time.time(),
-            base=BASE,
-            model="tiny",
             dtype="float32",
-            hparams={"layers": [1]},
+            **self._lineage,
             live=self.registry.ledger.put_live(live),
             live_count=len(live),
             weights=[weights] if live else [],
