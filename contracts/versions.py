@@ -28,6 +28,7 @@ class LayerWeights(BaseModel):
     rank: int = Field(examples=[1])
     transposed: bool = Field(
         default=False,
+        examples=[False],
         description="the base's weight is [m, d], as that of transformers' Conv1D; versions of "
         "earlier releases do not say so",
     )

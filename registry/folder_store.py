@@ -53,9 +53,7 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
-    def stream(
-        self, key: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         path = self._path(key)
         with _as_storage_error(key):
             try:

@@ -35,9 +35,7 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None if there are none."""
 
-    def stream(
-        self, key: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         """The same from byte `start` up to `stop`, piece by piece."""
 
     def size(self, key: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -61,7 +62,7 @@ class Basis:
 
     @property
     def rank(self) -> int:
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
 
 def basis_of(tensors: Tensors, max_rank: int) -> Basis | None:
@@ -92,13 +93,15 @@ def factors(tensors: Tensors, basis: Basis | None, rank: int) -> tuple[Floats, F
         basis: as `basis_of` gives it for the same change.
         rank: at least that of the basis, or of the stored factors.
     """
+    d, m = shape_of(tensors)
+    left: NDArray[Any]
+    right: NDArray[Any]
     if basis is None:
         left, right = tensors["left"], tensors["right"]
     elif basis.of_rows:
         left, right = basis.vectors, matrix(tensors).T @ basis.vectors
     else:
         left, right = matrix(tensors) @ basis.vectors, basis.vectors
-    d, m = shape_of(tensors)
     b, a = np.zeros((d, rank), np.float32), np.zeros((rank, m), np.float32)
     b[:, : left.shape[1]] = left
     a[: right.shape[1]] = right.T

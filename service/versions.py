@@ -39,9 +39,7 @@ def get_version(ref: VersionRef, context: Ctx) -> Version:
     return versions.describe(versions.resolve(ref))
 
 
-@router.get(
-    "/{ref}/checkpoint", response_class=StreamingResponse, responses=CHECKPOINTS
-)
+@router.get("/{ref}/checkpoint", response_class=StreamingResponse, responses=CHECKPOINTS)
 def get_checkpoint(
     ref: VersionRef,
     context: Ctx,

@@ -32,9 +32,7 @@ class MemoryStore:
         parts_of(key)
         return self.files.get(key)
 
-    def stream(
-        self, key: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         data = self.get(key)
         if data is None:
             return None
@@ -98,9 +96,7 @@ class Wrapped:
     def get(self, key: str) -> bytes | None:
         return self.inner.get(key)
 
-    def stream(
-        self, key: str, start: int = 0, stop: int | None = None
-    ) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         return self.inner.stream(key, start, stop)
 
     def size(self, key: str) -> int | None:
