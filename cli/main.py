@@ -14,7 +14,9 @@ from cli.convert import convert
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
+from cli.export import export
 from cli.generate import generate
+from cli.import_version import import_version
 from cli.serve import serve
 
 
@@ -42,6 +44,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
-for command in (serve, edit, generate, versions, facts, retract, activate, calibrate, convert):
+for command in (
+    *(serve, edit, generate, versions, facts, retract, activate),
+    *(export, calibrate, convert),
+):
     app.command()(command)
+app.command("import")(import_version)
 app.add_typer(eval_app, name="eval")
