@@ -141,8 +141,7 @@ class Client:
                 if answer.is_error:
                     answer.read()
                     raise _problem(answer)
-                for piece in answer.iter_bytes():
-                    file.write(piece)
+                file.writelines(answer.iter_bytes())
                 return answer.headers
         except httpx2.TransportError as error:
             raise self._disconnected(error) from error

@@ -154,7 +154,7 @@ def _notes(check: Check | None) -> list[str]:
         return []
     kept = check.asked - len(check.lost)
     notes = [
-        f"Largest difference of a logit from the version, on prompts of its facts: {check.logits:.2g}",
+        f"Largest difference of a logit from the version, asked its facts: {check.logits:.2g}",
         f"Of {check.asked} facts that the version answers, {kept} are answered",
     ]
     if check.lost:
