@@ -105,7 +105,7 @@ def _finish(client: Client, accepted: Edit, wait: bool, json: bool, facts: list[
         for line in _noteworthy(ended.report):
             output.say(messages, line)
     if ended.state is not EditState.COMMITTED:
-        raise CommandFailed(why_not(ended))
+        raise CommandFailed(_why_not(ended))
     if not json:
         serving = "now active" if ended.activated else "not active"
         if ended.not_activated is not None:
@@ -139,8 +139,7 @@ def _noteworthy(report: Report) -> Iterator[str]:
         )
 
 
-def why_not(ended: Edit) -> str:
-    """What became of an edit that was not committed, in words."""
+def _why_not(ended: Edit) -> str:
     if ended.problem is None:
         return f"{ended.id} was {ended.state}"
     reasons = [f"  {error.field} {error.reason}".rstrip() for error in ended.problem.errors]

@@ -10,7 +10,6 @@ import typer
 from cli import output
 from cli.browse import etag_of
 from cli.client import Client
-from cli.edit import why_not
 from cli.errors import CommandFailed
 from cli.exported import Exported, read_exported
 from cli.follow import follow
@@ -88,7 +87,8 @@ def _write(client: Client, found: Exported, activate: bool) -> str:
         accepted = client.read(Edit, client.call("POST", "/edits", body=body, headers=headers))
         ended = follow(client, accepted.id, output.messages())
         if ended.state is not EditState.COMMITTED or ended.version is None:
-            raise CommandFailed(why_not(ended))
+            why = "" if ended.problem is None else f": {ended.problem.detail}"
+            raise CommandFailed(f"{ended.id} was {ended.state}{why}")
         base = ended.version
     return base
 
