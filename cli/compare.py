@@ -29,7 +29,7 @@ class Comparison:
 
 
 def compare(client: Client, found: Exported, made: Version) -> Comparison:
-    """Hold a version's changes against an export's, one matrix in memory at a time.
+    """Hold a version's changes against an export's: an adapter whole in memory, changes singly.
 
     Raises:
         CommandFailed: the export holds something that is no change of a matrix.

@@ -122,6 +122,7 @@ def _fetch(url: str, version: str, params: dict[str, str], archive: Path, folder
     with Client(url) as client, archive.open("wb") as file:
         client.download(path, file, params)
     unpack(archive, folder)
+    archive.unlink()
 
 
 def _lossy(export: Export) -> bool:

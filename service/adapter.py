@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.errors import Conflict
+from contracts import retry_after as after
+from contracts.errors import Conflict, Unavailable
 from contracts.exports import ADAPTER_RANKS, LOSSLESS
 from contracts.versions import LayerWeights, VersionManifest
 from registry.blobs import Blobs
@@ -17,6 +19,9 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 FLOAT_BYTES = 4
 OWN_NAME = ("down_proj", "fc2")
 """Last parts of paths that only a projection has; others, as `c_proj`, a block has twice."""
+DECOMPOSING = threading.Lock()
+"""Held while changes are decomposed, which takes a processor and several times their size in
+memory: one request at a time."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +103,12 @@ def prepare(blobs: Blobs, manifest: VersionManifest, max_rank: int, allow_loss: 
     Raises:
         Conflict: the version changes nothing; or `max_rank` is too small for it, and loss is not
             allowed.
+        Unavailable: it has changes to decompose, and another request does so.
         BlobMissing, BlobDamaged: a change cannot be read.
     """
     if not manifest.weights:
         raise Conflict("this version is the base model: there is nothing to adapt")
-    parts = [_part(blobs, weights, max_rank) for weights in manifest.weights]
+    parts = _parts(blobs, manifest.weights, max_rank)
     needed = max(part.rank for part in parts)
     error = max(part.basis.error if part.basis else 0.0 for part in parts)
     if error > LOSSLESS and not allow_loss:
@@ -113,6 +119,17 @@ def prepare(blobs: Blobs, manifest: VersionManifest, max_rank: int, allow_loss: 
         )
     rank = next((one for one in ADAPTER_RANKS if needed <= one <= max_rank), needed)
     return Adapter(manifest.model, parts, rank, error)
+
+
+def _parts(blobs: Blobs, changes: Sequence[LayerWeights], max_rank: int) -> list[Part]:
+    if all(one.kind == "low_rank" and one.rank <= max_rank for one in changes):
+        return [_part(blobs, one, max_rank) for one in changes]
+    if not DECOMPOSING.acquire(blocking=False):
+        raise Unavailable("another adapter is being computed", retry_after=after.ADAPTER)
+    try:
+        return [_part(blobs, one, max_rank) for one in changes]
+    finally:
+        DECOMPOSING.release()
 
 
 def _part(blobs: Blobs, weights: LayerWeights, max_rank: int) -> Part:

@@ -19,6 +19,7 @@ from contracts.facts import Fact
 from memit_core.loading import LoadedModel
 from memit_core.weights import Dense, LowRank
 from registry.registry import Registry
+from service.adapter import DECOMPOSING
 from tests.committed import CHANGED, commit, made_up, served
 from tests.tiny_models import tiny_model
 from tests.unit.memit_core.examples import loaded_tiny
@@ -171,6 +172,18 @@ def test_a_rank_that_vllm_has_not_is_given_where_it_is_needed(
     loaded = loaded_tiny("llama")
     commit(registry, loaded, made_up(loaded, 9))
     assert folder_of(client, tmp_path, max_rank=9).headers["x-memit-rank"] == "9"
+
+
+def test_one_request_at_a_time_decomposes(client: httpx2.Client, registry: Registry) -> None:
+    loaded = loaded_tiny("llama")
+    for subjects in (3, 25):
+        commit(registry, loaded, made_up(loaded, subjects))
+    params = {"format": "peft"}
+    with DECOMPOSING:
+        assert client.get("/versions/v1/checkpoint", params=params).status_code == 200
+        busy = client.get("/versions/v2/checkpoint", params=params)
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
+    assert client.get("/versions/v2/checkpoint", params=params).status_code == 200
 
 
 def test_the_same_version_gives_the_same_bytes(client: httpx2.Client, registry: Registry) -> None:
