@@ -33,6 +33,6 @@ class Export(BaseModel):
     rank: int | None = Field(default=None, description="of an adapter, padding included")
     relative_error: float | None = Field(
         default=None,
-        description="largest ‖ΔW - BA‖/‖ΔW‖ of an adapter's matrices, Frobenius norms; what is "
-        "stored as factors has 0",
+        description="largest ‖ΔW - BA‖/‖ΔW‖ of an adapter's matrices, Frobenius norms, by what was "
+        "left out; the factors' rounding to float32, some 1e-7, is not counted",
     )
