@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from contracts.errors import Problem
 from contracts.limits import MAX_PAGE
 
 TIMEOUT = httpx2.Timeout(30.0, read=120.0)
+SLOW = httpx2.Timeout(30.0, read=1_800.0)
+"""The changes of a large model are read, and perhaps decomposed, before the first byte is sent."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -127,6 +129,20 @@ class Client:
                     answer.read()
                     raise _problem(answer)
                 yield from httpx2.EventSource(answer)
+        except httpx2.TransportError as error:
+            raise self._disconnected(error) from error
+
+    def download(
+        self, path: str, file: BinaryIO, params: dict[str, Any] | None = None
+    ) -> httpx2.Headers:
+        """Write the body of an answer into `file` as it comes; the answer's headers."""
+        try:
+            with self._http.stream("GET", path, params=_given(params), timeout=SLOW) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _problem(answer)
+                file.writelines(answer.iter_bytes())
+                return answer.headers
         except httpx2.TransportError as error:
             raise self._disconnected(error) from error
 

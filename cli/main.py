@@ -14,7 +14,9 @@ from cli.convert import convert
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
+from cli.export import export
 from cli.generate import generate
+from cli.import_version import import_version
 from cli.rebase import rebase
 from cli.serve import serve
 
@@ -54,6 +56,8 @@ for command in (
     rebase,
     calibrate,
     convert,
+    export,
 ):
     app.command()(command)
+app.command("import")(import_version)
 app.add_typer(eval_app, name="eval")

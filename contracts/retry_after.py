@@ -10,5 +10,7 @@ NO_ENGINE = 5.0
 ENGINE_BUSY = 1.0
 """A row is free soon, or the engine lost a step."""
 VERSION_NOT_LOADED = 5.0
+ADAPTER = 10.0
+"""Another adapter is computed: seconds a matrix of a large model."""
 STORAGE = 5.0
 REDIS = 2.0

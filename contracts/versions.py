@@ -26,6 +26,12 @@ class LayerWeights(BaseModel):
     blob: Digest = Field(description="sha256 of the safetensors file", examples=["5f" * 32])
     kind: Literal["low_rank", "dense"] = Field(examples=["low_rank"])
     rank: int = Field(examples=[1])
+    transposed: bool = Field(
+        default=False,
+        examples=[False],
+        description="the base's weight is [m, d], as that of transformers' Conv1D; versions of "
+        "earlier releases do not say so",
+    )
 
 
 class Canary(BaseModel):

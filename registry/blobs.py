@@ -46,17 +46,37 @@ class Blobs:
         return data
 
     def stream(self, digest: str) -> Iterator[bytes]:
-        """The same bytes piece by piece, never all in memory; verified when the last one is out.
+        """The same bytes piece by piece, never all in memory; verified before the last one is out.
 
         Raises:
             BlobMissing: there is no such blob; raised by the call.
-            BlobDamaged: its bytes hash to something else; raised after the last piece.
+            BlobDamaged: its bytes hash to something else; raised instead of the last piece.
             ValueError: `digest` is not a digest.
         """
         pieces = self._store.stream(_key(digest))
         if pieces is None:
             raise BlobMissing(digest)
         return _verified(digest, pieces)
+
+    def part(self, digest: str, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes `start` up to `stop`, piece by piece; not verified, as that would read them all.
+
+        Raises:
+            BlobMissing: there is no such blob.
+            ValueError: `digest` is not a digest.
+        """
+        pieces = self._store.stream(_key(digest), start, stop)
+        if pieces is None:
+            raise BlobMissing(digest)
+        return pieces
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes the blob has; None if there is none of this name.
+
+        Raises:
+            ValueError: `digest` is not a digest.
+        """
+        return self._store.size(_key(digest))
 
     def has(self, digest: str) -> bool:
         """Whether a blob of this name is there; its bytes are not looked at."""
@@ -81,12 +101,15 @@ class Blobs:
 
 
 def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    found = hashlib.sha256()
+    found, held = hashlib.sha256(), b""
     for piece in pieces:
         found.update(piece)
-        yield piece
+        if held:
+            yield held
+        held = piece
     if found.hexdigest() != digest:
         raise BlobDamaged(digest)
+    yield held
 
 
 def _key(digest: str) -> str:

@@ -53,11 +53,19 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
-    def stream(self, key: str) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         path = self._path(key)
         with _as_storage_error(key):
             try:
-                return _chunks(path.open("rb"), key)
+                return _chunks(path.open("rb"), key, start, stop)
+            except FileNotFoundError:
+                return None
+
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
+        with _as_storage_error(key):
+            try:
+                return path.stat().st_size
             except FileNotFoundError:
                 return None
 
@@ -121,9 +129,12 @@ def _link_new(path: Path, data: bytes) -> bool:
     return won
 
 
-def _chunks(file: BinaryIO, key: str) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, key: str, start: int, stop: int | None) -> Iterator[bytes]:
     with file, _as_storage_error(key):
-        while chunk := file.read(CHUNK_BYTES):
+        file.seek(start)
+        left = float("inf") if stop is None else stop - start
+        while left > 0 and (chunk := file.read(int(min(CHUNK_BYTES, left)))):
+            left -= len(chunk)
             yield chunk
 
 

@@ -35,8 +35,11 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None if there are none."""
 
-    def stream(self, key: str) -> Iterator[bytes] | None:
-        """The same, piece by piece."""
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
+        """The same from byte `start` up to `stop`, piece by piece."""
+
+    def size(self, key: str) -> int | None:
+        """How many bytes are under `key`; None if nothing is."""
 
     def exists(self, key: str) -> bool:
         """Whether something is under `key`."""

@@ -17,7 +17,18 @@ from redis.retry import Retry
 from contracts.settings import Settings
 from registry.folder_store import FolderStore
 from registry.registry import Registry
-from service import aliases, edits, facts, generate, openapi, probes, problems, rebase, versions
+from service import (
+    aliases,
+    blobs,
+    edits,
+    facts,
+    generate,
+    openapi,
+    probes,
+    problems,
+    rebase,
+    versions,
+)
 from service.census import EditCensus
 from service.changes import Changes
 from service.deps import Context, State
@@ -35,6 +46,7 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (generate.router, problem_json),
     (versions.router, problem_json),
     (aliases.router, problem_json),
+    (blobs.router, problem_json),
     (probes.router, problem_json),
 )
 """Each with the shape of its errors, which holds for all paths under its prefix."""

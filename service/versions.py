@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
+from contracts.exports import ADAPTER_RANKS
 from contracts.ledgers import VersionLedger
 from contracts.versions import Version
-from service.checkpoint import members, verify, zipped
+from service.checkpoint import CHECKPOINTS, AllowLoss, AsFormat, MaxRank, checkpoint
 from service.deps import Ctx
 from service.ledgers import ledger_of
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
@@ -47,33 +48,18 @@ def get_ledger(ref: VersionRef, context: Ctx) -> VersionLedger:
     return ledger_of(registry, registry.versions.resolve(ref))
 
 
-@router.get(
-    "/{ref}/checkpoint",
-    response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "A zip: manifest.json, facts.json, weights/<sha256>.safetensors",
-            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
-)
+@router.get("/{ref}/checkpoint", response_class=StreamingResponse, responses=CHECKPOINTS)
 def get_checkpoint(
     ref: VersionRef,
     context: Ctx,
-    format: Annotated[  # noqa: A002 - the name in the query
-        Literal["delta"], Query(description="delta: what the version adds to the base model")
-    ] = "delta",
+    format: AsFormat = "delta",  # noqa: A002 - the name in the query
+    max_rank: MaxRank = ADAPTER_RANKS[-1],
+    allow_loss: AllowLoss = False,
 ) -> StreamingResponse:
     """Download a version, every byte of it verified before the first is sent."""
     registry = context.registry
     version = registry.versions.resolve(ref)
-    verify(registry, version)
-    name = f"memit-{version}-{format}.zip"
-    return StreamingResponse(
-        zipped(members(registry, version)),
-        media_type="application/zip",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    return checkpoint(registry, version, format, max_rank, allow_loss)
 
 
 def _short(version: Version) -> Version:

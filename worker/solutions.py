@@ -68,7 +68,9 @@ class Solutions:
             if kept == fresh:
                 self._deltas.keep({layer.blob: solved[layer.module] for layer in layers})
                 return layers
-        layers = [LayerWeights.model_validate(layer) for layer in json.loads(kept)]
+        # An earlier release did not keep which way round the base's weight lies.
+        transposed = {"transposed": self._structure.transposed}
+        layers = [LayerWeights.model_validate(layer | transposed) for layer in json.loads(kept)]
         changes = self._read(layers)
         if changes is None:
             changes = self._solve_again(layers, facts, options)
@@ -93,6 +95,7 @@ class Solutions:
             blob=self._registry.blobs.put(encode_delta(delta)),
             kind="low_rank" if isinstance(delta, LowRank) else "dense",
             rank=delta.rank,
+            transposed=self._structure.transposed,
         )
 
     def _read(self, stored: Sequence[LayerWeights]) -> dict[Digest, Delta] | None:

@@ -32,9 +32,16 @@ class MemoryStore:
         parts_of(key)
         return self.files.get(key)
 
-    def stream(self, key: str) -> Iterator[bytes] | None:
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
         data = self.get(key)
-        return None if data is None else iter([data[i : i + 100] for i in range(0, len(data), 100)])
+        if data is None:
+            return None
+        data = data[start:stop]
+        return iter([data[i : i + 100] for i in range(0, len(data), 100)])
+
+    def size(self, key: str) -> int | None:
+        data = self.get(key)
+        return None if data is None else len(data)
 
     def exists(self, key: str) -> bool:
         return self.get(key) is not None
@@ -89,8 +96,11 @@ class Wrapped:
     def get(self, key: str) -> bytes | None:
         return self.inner.get(key)
 
-    def stream(self, key: str) -> Iterator[bytes] | None:
-        return self.inner.stream(key)
+    def stream(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes] | None:
+        return self.inner.stream(key, start, stop)
+
+    def size(self, key: str) -> int | None:
+        return self.inner.size(key)
 
     def exists(self, key: str) -> bool:
         return self.inner.exists(key)

@@ -43,6 +43,25 @@ def test_a_large_blob_comes_piece_by_piece(registry: Registry) -> None:
     assert b"".join(pieces) == data
 
 
+def test_a_part_of_a_blob(registry: Registry) -> None:
+    digest = registry.blobs.put(DATA)
+    assert registry.blobs.size(digest) == len(DATA)
+    assert b"".join(registry.blobs.part(digest, 5, 205)) == DATA[5:205]
+    assert registry.blobs.size("a" * 64) is None
+    with pytest.raises(BlobMissing):
+        registry.blobs.part("a" * 64, 0, 1)
+
+
+def test_a_damaged_blob_is_never_streamed_whole(registry: Registry) -> None:
+    data = os.urandom(3 * 2**20 + 5)
+    digest = registry.blobs.put(data)
+    damage(registry.store, key_of(digest), data[:-1] + bytes([data[-1] ^ 1]))
+    out = []
+    with pytest.raises(BlobDamaged):
+        out.extend(registry.blobs.stream(digest))
+    assert len(b"".join(out)) < len(data)
+
+
 @pytest.mark.parametrize("bad", ["", "a" * 63, "A" * 64, "../" + "a" * 61, "a" * 64 + "\n"])
 def test_what_is_not_a_digest_never_becomes_a_path(registry: Registry, bad: str) -> None:
     for call in (registry.blobs.get, registry.blobs.has, registry.blobs.quarantine):

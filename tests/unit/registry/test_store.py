@@ -39,6 +39,15 @@ def test_first_put_wins_and_is_kept_forever(store: Store) -> None:
     assert files(store) == {"edits/e1/end.json"}
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (3, 8), (250, None), (0, 0), (299, 300)])
+def test_a_part_of_a_file(store: Store, start: int, stop: int | None) -> None:
+    data = os.urandom(300)
+    store.put_if_absent("edits/e1/end.json", data)
+    assert store.size("edits/e1/end.json") == 300
+    assert store.size("edits/e1/other.json") is None
+    assert b"".join(store.stream("edits/e1/end.json", start, stop) or ()) == data[start:stop]
+
+
 def test_names_lists_one_folder_without_temporary_files(store: Store) -> None:
     store.put_if_absent("aliases/active/1.json", b"{}")
     store.put_if_absent("aliases/active/2.json", b"{}")
@@ -74,6 +83,7 @@ def test_a_key_that_is_not_a_plain_path_is_refused(store: Store, key: str) -> No
         lambda: store.put_if_absent(key, b"x"),
         lambda: store.get(key),
         lambda: store.stream(key),
+        lambda: store.size(key),
         lambda: store.exists(key),
         lambda: store.names(key),
         lambda: store.set_aside(key),

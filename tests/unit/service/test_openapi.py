@@ -82,6 +82,7 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/versions",
         "/versions/{ref}",
         "/versions/{ref}/checkpoint",
+        "/blobs/{digest}",
         "/versions/{ref}/ledger",
         "/aliases",
         "/aliases/{name}",

@@ -124,7 +124,7 @@ def test_other_formats_are_refused_with_those_there_are(refusing: House) -> None
     answer = refusing.client.get("/versions/v0/checkpoint", params={"format": "pickle"})
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
-    assert (error["field"], error["reason"]) == ("format", "must be 'delta'")
+    assert (error["field"], error["reason"]) == ("format", "must be 'delta', 'peft' or 'merged'")
 
 
 def test_rolling_back_and_forth(

@@ -1,0 +1,121 @@
+"""`memit import`: an exported version taken into another registry of the same base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from cli.browse import etag_of
+from cli.client import Client
+from cli.errors import CommandFailed
+from cli.exported import Exported, read_exported
+from cli.follow import follow
+from cli.options import DEFAULT_URL, Json, Url
+from contracts.edits import Edit, EditState
+from contracts.versions import ACTIVE, Version
+
+if TYPE_CHECKING:
+    from cli.compare import Comparison
+
+BASE = "v0"
+FACTS_AN_EDIT = 1_000
+"""As many as the service takes unless it is set otherwise."""
+
+
+def import_version(
+    source: Annotated[
+        Path, typer.Argument(help="What `memit export` made: folder, tar or zip, of any format.")
+    ],
+    activate: Annotated[
+        bool, typer.Option("--activate/--no-activate", help="Serve it, or only make it.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Make an exported version here: its facts are written again, and the weights compared.
+
+    The new version holds the exported facts alone, whatever is active here.
+    """
+    found = read_exported(source)
+    if not found.facts:
+        raise CommandFailed(f"{source}: {found.version.id} has no facts: it is the base model")
+    from cli.compare import compare
+
+    with Client(url) as client:
+        base = client.get(Version, f"/versions/{BASE}")
+        if base.base != found.version.base:
+            raise CommandFailed(
+                f"{source}: was made for another base: {found.version.model} in "
+                f"{found.version.dtype}, digest {found.version.base}; here it is {base.model} in "
+                f"{base.dtype}, digest {base.base}"
+            )
+        made = client.get(Version, f"/versions/{_write(client, found, activate)}")
+        compared = compare(client, found, made)
+    told = {
+        "version": made.id,
+        "from": found.version.id,
+        "facts": made.live_count,
+        "equal": compared.equal,
+        "relative_difference": compared.difference,
+        "other_settings": _settings(found.version, made),
+    }
+    if json:
+        output.print_json(told)
+        return
+    for line in _lines(found, told, compared):
+        output.say(output.results(), line)
+
+
+def _write(client: Client, found: Exported, activate: bool) -> str:
+    """Post the facts, by default's limit at a time; the version that holds them all."""
+    facts = [live.fact.model_dump(mode="json", exclude_defaults=True) for live in found.facts]
+    base = BASE
+    for start in range(0, len(facts), FACTS_AN_EDIT):
+        last = start + FACTS_AN_EDIT >= len(facts)
+        body = {
+            "facts": facts[start : start + FACTS_AN_EDIT],
+            "base": base,
+            "activate": activate and last,
+        }
+        if last:
+            # λ as it was, also where an edit had named its own.
+            body["mom2_update_weight"] = found.version.hparams.get("mom2_update_weight")
+        headers = {"If-Match": etag_of(client, ACTIVE)} if body["activate"] else {}
+        accepted = client.read(Edit, client.call("POST", "/edits", body=body, headers=headers))
+        ended = follow(client, accepted.id, output.messages())
+        if ended.state is not EditState.COMMITTED or ended.version is None:
+            why = "" if ended.problem is None else f": {ended.problem.detail}"
+            raise CommandFailed(f"{ended.id} was {ended.state}{why}")
+        base = ended.version
+    return base
+
+
+def _settings(before: Version, after: Version) -> list[str]:
+    """Names of what the weights depend on besides the facts, and is another here."""
+    names = ("method", "method_revision", "templates", "covariance", "device")
+    other = [name for name in names if getattr(before, name) != getattr(after, name)]
+    hparams = sorted({*before.hparams, *after.hparams})
+    return other + [
+        f"hparams.{name}" for name in hparams if before.hparams.get(name) != after.hparams.get(name)
+    ]
+
+
+def _lines(found: Exported, told: dict[str, Any], compared: Comparison) -> list[str]:
+    lines = [f"{found.version.id} is {told['version']} here, with {told['facts']} facts."]
+    if compared.equal:
+        lines.append("Its weights are the exported ones, bit for bit.")
+    elif compared.difference is None:
+        lines.append("Its weights are not the exported ones bit for bit; nothing here tells more.")
+    else:
+        lines.append(
+            "Its weights are not the exported ones bit for bit: relative difference "
+            f"{compared.difference:.1e} at most."
+        )
+    if compared.adapter is not None:
+        lines.append(f"The adapter's matrices differ from its weights by {compared.adapter:.1e}.")
+    if told["other_settings"] and not compared.equal:
+        lines.append(f"Other here than there: {', '.join(told['other_settings'])}.")
+    return lines
