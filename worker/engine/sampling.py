@@ -187,8 +187,10 @@ class Sampler:
         """
         columns = [logits.amax(-1, keepdim=True).isfinite().long()]
         scores = self._adjusted(logits)
-        tokens = scores.argmax(-1)
-        if len(self._sampled):
+        if len(self._sampled) == len(self._rows):
+            tokens = self._draw(scores)
+        else:
+            tokens = scores.argmax(-1)
             tokens.index_copy_(0, self._sampled, self._draw(scores))
         self._append(tokens)
         columns.append(tokens[:, None])
@@ -226,7 +228,12 @@ class Sampler:
 
     def _draw(self, scores: torch.Tensor) -> torch.Tensor:
         """Draw for the rows that are not greedy."""
-        rows = {k: v.index_select(0, self._sampled) for k, v in self._by_row.items()}
+        if not len(self._sampled):
+            return self._sampled
+        rows = self._by_row
+        if len(self._sampled) < len(self._rows):
+            rows = {k: v[self._sampled] for k, v in rows.items()}
+            scores = scores[self._sampled]
         draws = Draws(
             seed=rows["seed"],
             step=rows["step"],
@@ -236,8 +243,7 @@ class Sampler:
             any_bounded=self._bounded,
             widest=self._widest,
         )
-        chosen = scores.index_select(0, self._sampled)
-        return draw(chosen.div_(rows["temperature"][:, None]), draws)
+        return draw(scores / rows["temperature"][:, None], draws)
 
     def _append(self, tokens: torch.Tensor) -> None:
         self._by_row["step"] = self._by_row["step"] + 1

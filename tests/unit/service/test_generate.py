@@ -275,7 +275,7 @@ def test_while_redis_is_down(serve: Serve, editor: Editor) -> None:
         ({"temperature": 1e6}, "/temperature", "must be less than or equal to 10", 10),
         ({"top_p": 0}, "/top_p", "must be greater than 0", 0),
         ({"top_p": 1.5}, "/top_p", "must be less than or equal to 1", 1),
-        ({"top_k": -3}, "/top_k", "must be greater than or equal to 0", 0),
+        ({"top_k": -3}, "/top_k", "must be greater than or equal to -1", -1),
         ({"top_k": 10**12}, "/top_k", "must be less than or equal to 1000", 1000),
         ({"max_tokens": 0}, "/max_tokens", "must be greater than or equal to 1", 1),
         ({"max_tokens": 10**9}, "/max_tokens", "must be less than or equal to 4096", 4096),
