@@ -3,7 +3,7 @@
 What may be drawn of a row is all that scores at least its threshold; the draw is the argmax of
 score plus noise. Both are functions of the row alone, however they are found. On the CPU they are
 found among the row's largest scores, and only a row whose likeliest tokens are more than that is
-looked at whole. An accelerator sorts faster than it tells the host which rows need it.
+sorted whole. An accelerator sorts faster than it tells the host which rows need it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 
 from worker.engine.noise import Gumbel
 
-CANDIDATES = 256
+CANDIDATES = (256, 4096)
+"""How many of a row's largest scores are looked at, at first and then, before all are."""
 _CHUNK = 16
 _BLOCK = 8192
 """Columns of the vocabulary computed together on the CPU: what lies between stays in its cache."""
@@ -63,35 +64,34 @@ def draw(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
     if not draws.any_bounded:
         return _noisy(scores, draws).argmax(-1)
     vocabulary = scores.shape[1]
-    width = vocabulary
-    if scores.device.type == "cpu":
-        width = min(vocabulary, max(CANDIDATES, draws.widest + 1))
-    values, tokens = largest(scores, width)
-    total = log_total(scores)
-    floor = _floor(values, draws)
-    nucleus = _nucleus(values, floor, total, draws)
-    threshold = floor.maximum(nucleus)
-    noisy = values + Gumbel(draws.seed, draws.step).of(tokens)
-    best = noisy.masked_fill_(values < threshold, -torch.inf).argmax(-1, keepdim=True)
-    drawn = tokens.gather(1, best)[:, 0]
-    if width < vocabulary:
-        last = values[:, -1:]
-        known = (last < floor) | ((floor == -torch.inf) & (last < nucleus))
-        rest = known.logical_not().nonzero()[:, 0]
+    if scores.device.type != "cpu":
+        return _draw_of_largest(scores, draws, vocabulary)[0]
+    drawn = torch.empty_like(draws.seed)
+    bounded = (draws.top_k > 0) | (draws.top_p < 1) | (draws.min_p > 0)
+    free, rest = (rows.nonzero()[:, 0] for rows in (~bounded, bounded))
+    if len(free):
+        drawn[free] = _noisy(scores[free], draws.of(free)).argmax(-1)
+    for width in (max(CANDIDATES[0], draws.widest + 1), CANDIDATES[1], vocabulary):
         if len(rest):
-            drawn[rest] = _draw_of_all(scores[rest], floor[rest], total[rest], draws.of(rest))
+            tokens, known = _draw_of_largest(scores[rest], draws.of(rest), min(width, vocabulary))
+            drawn[rest] = tokens
+            rest = rest[~known]
     return drawn
 
 
-def _draw_of_all(
-    scores: torch.Tensor, floor: torch.Tensor, total: torch.Tensor, draws: Draws
-) -> torch.Tensor:
-    """The same for rows that may draw more tokens than the largest; `floor` is known."""
-    scores.masked_fill_(scores < floor, -torch.inf)
-    some = (draws.top_p < 1).nonzero()[:, 0]
-    if len(some):
-        scores[some] = _nucleus_of_all(scores[some], total[some], draws.top_p[some, None])
-    return _noisy(scores, draws).argmax(-1)
+def _draw_of_largest(
+    scores: torch.Tensor, draws: Draws, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token of the `width` largest, and whether no other could be drawn: [R] each."""
+    values, tokens = largest(scores, width)
+    floor = _floor(values, draws)
+    nucleus = _nucleus(values, floor, log_total(scores), draws)
+    noisy = values + Gumbel(draws.seed, draws.step).of(tokens)
+    noisy.masked_fill_(values < floor.maximum(nucleus), -torch.inf)
+    drawn = tokens.gather(1, noisy.argmax(-1, keepdim=True))
+    last = values[:, -1:]
+    known = (last < floor) | ((floor == -torch.inf) & (last < nucleus))
+    return drawn[:, 0], known[:, 0]
 
 
 def _noisy(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -105,6 +105,7 @@ def _noisy(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
 
 def log_total(scores: torch.Tensor) -> torch.Tensor:
     """The logarithm of each row's sum of exponentials [R, 1]."""
+    # In blocks it is several times faster than `logsumexp`.
     most = scores.amax(-1, keepdim=True)
     sums = [(scores[:, b] - most).exp_().sum(-1, keepdim=True) for b in _blocks(scores)]
     return most + torch.cat(sums, 1).sum(-1, keepdim=True).log_()
@@ -155,22 +156,3 @@ def _nucleus(
     count = (ends - mass < wanted).logical_and_(mass > 0).sum(-1, keepdim=True)
     least = values.gather(1, count.clamp(min=1) - 1)
     return least.where(draws.top_p[:, None] < 1, -torch.inf)
-
-
-def _nucleus_of_all(scores: torch.Tensor, total: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Scores [R, vocabulary] with -inf where top-p leaves nothing, without knowing their order.
-
-    Halves the range in which the least probability is that is left: positive floats are in the
-    order of their bits, so that 31 halves find it.
-    """
-    weights = (scores - total).exp_()
-    wanted = top_p * weights.sum(-1, keepdim=True)
-    too_much = weights.amax(-1, keepdim=True).view(torch.int32) + 1
-    enough = torch.zeros_like(too_much)
-    kept = torch.empty_like(weights)
-    for _ in range(31):
-        middle = enough + (too_much - enough) // 2
-        kept.copy_(weights).ge_(middle.view(torch.float32)).mul_(weights)
-        reached = kept.sum(-1, keepdim=True) >= wanted
-        enough, too_much = middle.where(reached, enough), too_much.where(reached, middle)
-    return scores.masked_fill_(weights < enough.view(torch.float32), -torch.inf)
