@@ -1,9 +1,9 @@
 """Draws tokens from the likeliest ones (top-k, top-p, min-p), without sorting the vocabulary.
 
 What may be drawn of a row is all that scores at least its threshold; the draw is the argmax of
-score plus noise. Both are functions of the row alone, however they are found. On the CPU they are
-found among the row's largest scores, and only a row whose likeliest tokens are more than that is
-sorted whole. An accelerator sorts faster than it tells the host which rows need it.
+score plus noise. Both are functions of the row alone, up to rounding, however they are found: on
+the CPU among the row's largest scores, and only if its likeliest tokens are more than that, among
+all. An accelerator sorts all faster than it tells the host which rows need it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 
 from worker.engine.noise import Gumbel
 
-CANDIDATES = (256, 4096)
-"""How many of a row's largest scores are looked at, at first and then, before all are."""
-_CHUNK = 16
+CANDIDATES = 256
+"""How many of a row's largest scores are looked at before all are."""
+_GROUP = 16
 _BLOCK = 8192
 """Columns of the vocabulary computed together on the CPU: what lies between stays in its cache."""
 _WHOLE = 2**40
@@ -66,16 +66,15 @@ def draw(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
     vocabulary = scores.shape[1]
     if scores.device.type != "cpu":
         return _draw_of_largest(scores, draws, vocabulary)[0]
-    drawn = torch.empty_like(draws.seed)
     bounded = (draws.top_k > 0) | (draws.top_p < 1) | (draws.min_p > 0)
     free, rest = (rows.nonzero()[:, 0] for rows in (~bounded, bounded))
-    if len(free):
-        drawn[free] = _noisy(scores[free], draws.of(free)).argmax(-1)
-    for width in (max(CANDIDATES[0], draws.widest + 1), CANDIDATES[1], vocabulary):
-        if len(rest):
-            tokens, known = _draw_of_largest(scores[rest], draws.of(rest), min(width, vocabulary))
-            drawn[rest] = tokens
-            rest = rest[~known]
+    drawn = torch.empty_like(draws.seed)
+    drawn[free] = _noisy(scores[free], draws.of(free)).argmax(-1)
+    width = min(vocabulary, max(CANDIDATES, draws.widest + 1))
+    drawn[rest], known = _draw_of_largest(scores[rest], draws.of(rest), width)
+    if width < vocabulary:
+        rest = rest[~known]
+        drawn[rest] = _draw_of_all(scores[rest], draws.of(rest))
     return drawn
 
 
@@ -92,6 +91,32 @@ def _draw_of_largest(
     last = values[:, -1:]
     known = (last < floor) | ((floor == -torch.inf) & (last < nucleus))
     return drawn[:, 0], known[:, 0]
+
+
+def _draw_of_all(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """The same for rows that may draw more tokens, without their order.
+
+    The noisiest token is drawn unless more likely ones fill top-p already; then it is none of
+    these, nor is any that is less likely than it, and the next is looked at.
+    """
+    values, _ = largest(scores, max(1, draws.widest))
+    excluded = scores < _floor(values, draws)
+    weights = (scores - log_total(scores)).exp_().masked_fill_(excluded, 0)
+    wanted = draws.top_p[:, None] * weights.sum(-1, keepdim=True)
+    noisy = _noisy(scores.masked_fill_(excluded, -torch.inf), draws)
+    drawn = torch.empty_like(draws.seed)
+    rows = torch.arange(len(drawn))
+    while len(rows):
+        place = noisy.argmax(-1, keepdim=True)
+        drawn[rows] = place[:, 0]
+        weight = weights.gather(1, place)
+        above = weights.masked_fill(weights <= weight, 0).sum(-1, keepdim=True)
+        refused = ((above >= wanted) & (above > 0))[:, 0].nonzero()[:, 0]
+        rows, weights, noisy, wanted, weight = (
+            t[refused] for t in (rows, weights, noisy, wanted, weight)
+        )
+        noisy.masked_fill_(weights <= weight, -torch.inf)
+    return drawn
 
 
 def _noisy(scores: torch.Tensor, draws: Draws) -> torch.Tensor:
@@ -120,21 +145,21 @@ def _blocks(scores: torch.Tensor) -> list[slice]:
 def largest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `count` largest scores of each row, the largest first, and their places: [R, count]."""
     rows, size = scores.shape
-    chunks = size // _CHUNK
+    groups = size // _GROUP
     if count == size:
         values, places = scores.sort(dim=-1, descending=True, stable=True)
         return values, places
-    if scores.device.type != "cpu" or count >= chunks:
+    if scores.device.type != "cpu" or count >= groups:
         values, places = scores.topk(count)
         return values, places
-    # They are in the chunks that have the largest maxima, or in what the chunks leave over.
-    even = chunks * _CHUNK
-    by_chunk = scores[:, :even].view(rows, chunks, _CHUNK)
-    chosen = by_chunk.amax(-1).topk(count, sorted=False).indices
-    inside = torch.arange(_CHUNK, device=scores.device)
-    places = (chosen[:, :, None] * _CHUNK + inside).view(rows, -1)
-    over = torch.arange(even, size, device=scores.device).expand(rows, -1)
-    places = torch.cat([places, over], 1)
+    # They are in the groups that have the largest maxima, or in what the groups leave over. A
+    # group is every so manieth column: maxima of those are found fastest.
+    even = groups * _GROUP
+    by_group = scores[:, :even].view(rows, _GROUP, groups)
+    chosen = by_group.amax(1).topk(count, sorted=False).indices
+    members = groups * torch.arange(_GROUP)[:, None]
+    over = torch.arange(even, size).expand(rows, -1)
+    places = torch.cat([(chosen[:, None] + members).flatten(1), over], 1)
     values, at = scores.gather(1, places).topk(count)
     return values, places.gather(1, at)
 

@@ -228,7 +228,7 @@ def test_no_row_that_wants_logprobs_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 511, 5000, 49_152])
-@pytest.mark.parametrize("count", [1, 20, *CANDIDATES, 5000])
+@pytest.mark.parametrize("count", [1, 20, CANDIDATES, 5000])
 def test_the_largest_are_found_without_a_sort(size: int, count: int) -> None:
     """Also among equal scores, and at the very end of the vocabulary."""
     count = min(count, size)
