@@ -169,6 +169,14 @@ class GenerateRequest(Sampling):
             "examples": [
                 {"prompt": "The Eiffel Tower is located in the city of", "max_tokens": 8},
                 {"prompt": "The Eiffel Tower is in", "version": "v0", "stream": True},
+                {
+                    "prompt": "The Eiffel Tower is in",
+                    "temperature": 0.8,
+                    "top_p": 0.95,
+                    "seed": 7,
+                    "n": 2,
+                    "logprobs": 3,
+                },
             ]
         },
     )

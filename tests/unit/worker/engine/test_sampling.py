@@ -21,7 +21,7 @@ from transformers import (
 
 from contracts.generation import Sampling
 from tests.device import DEVICE
-from worker.engine.drawing import CANDIDATES, largest
+from worker.engine.drawing import CANDIDATES, Draws, _draw_of_largest, draw, largest
 from worker.engine.noise import Gumbel
 from worker.engine.sampling import Chosen, Row, Sampler
 
@@ -134,6 +134,25 @@ def test_the_draw_is_from_what_the_processors_leave(settings: dict[str, Any]) ->
             [token] = sampler.choose(logits).tokens
             assert token == int(scores.argmax())
             ids.append(token)
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_an_accelerators_way_draws_the_same(spread: float) -> None:
+    """There all scores are sorted; here most rows are cut among their largest, or unsorted."""
+    rows = 64
+    draw_of = torch.Generator().manual_seed(1)
+    draws = Draws(
+        seed=torch.arange(rows),
+        step=torch.arange(rows) % 7,
+        top_k=torch.tensor([0, 3, 300, 1000]).repeat(16),
+        top_p=torch.rand(rows, generator=draw_of).clamp(min=0.1),
+        min_p=torch.tensor([0.0, 0.0, 0.001, 0.3]).repeat_interleave(16),
+        any_bounded=True,
+        widest=1000,
+    )
+    scores = some_logits(3, rows, spread).cpu()
+    sorted_whole, _ = _draw_of_largest(scores, draws, VOCABULARY)
+    assert torch.equal(draw(scores, draws), sorted_whole)
 
 
 def test_frequencies_are_the_probabilities() -> None:
