@@ -29,6 +29,8 @@ VOCABULARY = 6000
 """More than the candidates, and no multiple of anything."""
 PROMPT = [5, 9, 5, 2999, 17]
 ENDS = [0, 40]
+LIKELY = [0, 5, 9, 17, 40, 2999, 21, 22]
+"""Tokens that come again and again, of the prompt, of the ends, and others."""
 BIAS = {7: 3.0, 9: -100.0, 2999: 2.5, 0: 4.0}
 SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.0},
@@ -39,6 +41,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 5.0, "top_k": 900, "top_p": 0.8},
     {"temperature": 1.3, "min_p": 0.05},
     {"temperature": 6.0, "min_p": 0.02, "top_p": 0.9},
+    {"temperature": 6.0, "min_p": 0.2, "top_p": 0.9},
     {"temperature": 6.0, "min_p": 0.01, "top_k": 700, "top_p": 0.9},
     {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "repetition_penalty": 1.4},
     {"temperature": 1.0, "presence_penalty": 1.5, "frequency_penalty": 0.75},
@@ -115,18 +118,24 @@ def sampler_of(*settings: dict[str, Any], prompt: list[int] = PROMPT) -> Sampler
     return Sampler(rows, DEVICE)
 
 
+def wandering(seed: int, step: int) -> torch.Tensor:
+    """Logits [1, vocabulary] of a step: of each seed others, and not quite those of the last."""
+    logits = some_logits(seed) + 0.3 * some_logits(1000 + 31 * seed + step)
+    logits[0, LIKELY] += 6
+    return logits
+
+
 @pytest.mark.parametrize("settings", [*SETTINGS, *GREEDY], ids=str)
 def test_the_draw_is_from_what_the_processors_leave(settings: dict[str, Any]) -> None:
     """The same noise on the processors' scores has its maximum at the same token: so all that the
-    processors give a probability has it here, and nothing else. Eight steps of 24 seeds; logits
-    wander slowly, so that tokens come again."""
+    processors give a probability has it here, and nothing else. Eight steps of 24 seeds."""
     sampling = Sampling(**{"seed": 0, **settings})
     given = processors(sampling, PROMPT, ENDS)
     for seed in range(24):
         sampler = sampler_of({**settings, "seed": seed})
         ids = list(PROMPT)
         for step in range(8):
-            logits = some_logits(100 * seed) + 0.3 * some_logits(100 * seed + step)
+            logits = wandering(seed, step)
             scores = given(torch.tensor([ids], device=DEVICE), logits.clone())
             if sampling.temperature:
                 noise = Gumbel(*(torch.tensor([x], device=DEVICE) for x in (seed, step)))
@@ -144,11 +153,11 @@ def test_an_accelerators_way_draws_the_same(spread: float) -> None:
     draws = Draws(
         seed=torch.arange(rows),
         step=torch.arange(rows) % 7,
-        top_k=torch.tensor([0, 3, 300, 1000]).repeat(16),
+        top_k=torch.tensor([0, 3, 300, 100]).repeat(16),
         top_p=torch.rand(rows, generator=draw_of).clamp(min=0.1),
-        min_p=torch.tensor([0.0, 0.0, 0.001, 0.3]).repeat_interleave(16),
+        min_p=torch.tensor([0.0, 0.0, 0.2, 0.01]).repeat_interleave(16),
         any_bounded=True,
-        widest=1000,
+        widest=300,
     )
     scores = some_logits(3, rows, spread).cpu()
     sorted_whole, _ = _draw_of_largest(scores, draws, VOCABULARY)
@@ -183,13 +192,10 @@ def test_a_row_is_alone_in_its_batch() -> None:
     prompts = [PROMPT[: 1 + place % 5] * (1 + place % 3) for place in range(len(settings))]
     steps = 9
 
-    def at(place: int, step: int) -> torch.Tensor:
-        return some_logits(place) + 0.3 * some_logits(31 * place + step)
-
     alone: dict[int, list[int]] = {}
     for place, one in enumerate(settings):
         sampler = sampler_of(one, prompt=prompts[place])
-        alone[place] = [sampler.choose(at(place, step)).tokens[0] for step in range(steps)]
+        alone[place] = [sampler.choose(wandering(place, step)).tokens[0] for step in range(steps)]
 
     batch, members = Sampler([], DEVICE), list[int]()
     together: dict[int, list[int]] = {place: [] for place in alone}
@@ -199,7 +205,7 @@ def test_a_row_is_alone_in_its_batch() -> None:
             place = waiting.pop(0)
             batch.join(sampler_of(settings[place], prompt=prompts[place]))
             members.append(place)
-        logits = torch.cat([at(place, len(together[place])) for place in members])
+        logits = torch.cat([wandering(place, len(together[place])) for place in members])
         for place, token in zip(members, batch.choose(logits).tokens, strict=True):
             together[place].append(token)
         stay = [row for row, place in enumerate(members) if len(together[place]) < steps]
@@ -207,6 +213,19 @@ def test_a_row_is_alone_in_its_batch() -> None:
         batch.keep(stay)
         members = [members[row] for row in stay]
     assert together == alone
+
+
+def test_what_rows_said_is_forgotten_with_them() -> None:
+    """Else an engine that is never idle would grow."""
+    penalised = {"repetition_penalty": 1.1}
+    batch = sampler_of({}, prompt=[5] * 9)
+    for _ in range(20):
+        batch.join(sampler_of(penalised, penalised, prompt=[5] * 50))
+        batch.choose(some_logits(0, 3))
+        batch.keep([0, 2])
+        batch.choose(some_logits(0, 2))
+        batch.keep([1])
+        assert batch._past.shape == batch._said.shape == (1, 52)
 
 
 def test_without_a_seed_draws_differ() -> None:
