@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from contracts.errors import Problem
 from contracts.ids import VersionId
 from contracts.limits import (
+    MAX_BIAS,
+    MAX_CHOICES,
     MAX_GENERATE_CHARS,
+    MAX_LOGIT_BIASES,
+    MAX_LOGPROBS,
     MAX_NEW_TOKENS,
+    MAX_PENALTY,
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
@@ -23,9 +37,16 @@ from contracts.versions import ACTIVE
 BEGINNINGS = ("prompt", "messages", "token_ids")
 """Fields of a task, of which it has one."""
 
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
+
 
 class Sampling(BaseModel):
-    """How to choose the next token; the default is greedy."""
+    """How to choose the next token; the default is greedy.
+
+    The options apply in vLLM's order: biases and `min_tokens`, then penalties, temperature,
+    `min_p`, `top_k`, `top_p`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,12 +58,70 @@ class Sampling(BaseModel):
         description="tokens to generate at most",
         examples=[32],
     )
+    min_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="tokens before which no end of text and no stop ends the answer",
+        examples=[0],
+    )
+    n: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_CHOICES,
+        description="answers to give; number i, from 0, is that of the seed + i",
+        examples=[1],
+    )
     temperature: float = Field(
         default=0.0, ge=0, le=MAX_TEMPERATURE, description="0 is greedy", examples=[0]
     )
-    top_p: float = Field(default=1.0, gt=0, le=1, examples=[1.0])
-    top_k: int = Field(default=0, ge=0, le=MAX_TOP_K, description="0 is off", examples=[0])
-    repetition_penalty: float = Field(default=1.0, gt=0, le=10, examples=[1.0])
+    top_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="only the likeliest tokens that have this probability together",
+        examples=[1.0],
+    )
+    top_k: int = Field(
+        default=0,
+        ge=-1,
+        le=MAX_TOP_K,
+        description="only the k likeliest tokens; 0 and -1 are off",
+        examples=[0],
+    )
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="only tokens with at least this part of the likeliest one's probability",
+        examples=[0],
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="divides the logits of tokens in prompt and answer; 1 is off",
+        examples=[1.0],
+    )
+    presence_penalty: float = Field(
+        default=0.0,
+        ge=-MAX_PENALTY,
+        le=MAX_PENALTY,
+        description="is taken from the logits of the answer's tokens",
+        examples=[0],
+    )
+    frequency_penalty: float = Field(
+        default=0.0,
+        ge=-MAX_PENALTY,
+        le=MAX_PENALTY,
+        description="is taken from the logits of the answer's tokens, once for every occurrence",
+        examples=[0],
+    )
+    logit_bias: dict[TokenId, Bias] = Field(
+        default_factory=dict,
+        max_length=MAX_LOGIT_BIASES,
+        description="what to add to the logits of these tokens",
+        examples=[{"2": -100}],
+    )
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="for repeatable sampling", examples=[7]
     )
@@ -53,12 +132,31 @@ class Sampling(BaseModel):
         "tokens",
         examples=[["\n"]],
     )
-    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]] = Field(
+    stop_token_ids: list[TokenId] = Field(
         default_factory=list,
         max_length=MAX_STOP_TOKENS,
         description="generation ends before the first of these tokens",
         examples=[[2]],
     )
+    ignore_eos: bool = Field(
+        default=False, description="go on after an end of text", examples=[False]
+    )
+    logprobs: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="show each token's log-probability, and those of so many of the likeliest "
+        "tokens in its place: as the model gives them, before all other options",
+        examples=[2],
+    )
+
+    @field_validator("min_tokens")
+    @classmethod
+    def _within_max_tokens(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_tokens", value)
+        if value > most:
+            raise ValueError(f"must be at most max_tokens, which is {most}")
+        return value
 
 
 class GenerateRequest(Sampling):
@@ -71,6 +169,14 @@ class GenerateRequest(Sampling):
             "examples": [
                 {"prompt": "The Eiffel Tower is located in the city of", "max_tokens": 8},
                 {"prompt": "The Eiffel Tower is in", "version": "v0", "stream": True},
+                {
+                    "prompt": "The Eiffel Tower is in",
+                    "temperature": 0.8,
+                    "top_p": 0.95,
+                    "seed": 7,
+                    "n": 2,
+                    "logprobs": 3,
+                },
             ]
         },
     )
@@ -141,14 +247,25 @@ class StartEvent(BaseModel):
 class TokenLogprob(BaseModel):
     """One token and its log-probability in nats, with the likeliest ones in its place."""
 
-    token: str
-    token_id: int
-    logprob: float
-    top: list[TokenLogprob] = Field(default_factory=list)
+    token: str = Field(
+        description="its own text; special tokens by name, a part of a character as \ufffd",
+        examples=[" Rome"],
+    )
+    token_id: int = Field(examples=[7733])
+    logprob: float = Field(description="nats", examples=[-0.11])
+    top: list[TokenLogprob] = Field(
+        default_factory=list,
+        description="the likeliest tokens in its place, the likeliest first",
+        examples=[[{"token": " Rome", "token_id": 7733, "logprob": -0.11, "top": []}]],
+    )
 
 
 class TokenEvent(BaseModel):
-    """More text of one choice; never half a character."""
+    """More text of one choice; never half a character.
+
+    The text is empty only where an answer ends in tokens without text of their own, and their
+    log-probabilities were asked for.
+    """
 
     type: Literal["token"] = "token"
     choice: int = 0
@@ -180,6 +297,17 @@ GenerateEvent = Annotated[
 ]
 
 
+class Choice(BaseModel):
+    """One of several answers to a prompt."""
+
+    index: int = Field(ge=0, examples=[0])
+    text: str = Field(description="the continuation, without the prompt", examples=[" Rome."])
+    finish_reason: FinishReason = Field(examples=["length"])
+    logprobs: list[TokenLogprob] | None = Field(
+        default=None, description="of the text's tokens, where they were asked for"
+    )
+
+
 class Generation(BaseModel):
     """Answer of `POST /generate` when it is not streamed."""
 
@@ -187,4 +315,11 @@ class Generation(BaseModel):
     text: str = Field(description="the continuation, without the prompt", examples=[" Rome."])
     version: VersionId = Field(examples=["v1-9f3c2a71b0de"])
     finish_reason: FinishReason = Field(examples=["length"])
-    usage: Usage
+    usage: Usage = Field(description="the prompt's tokens once, and those of all choices")
+    logprobs: list[TokenLogprob] | None = Field(
+        default=None, description="of the text's tokens, where they were asked for"
+    )
+    choices: list[Choice] | None = Field(
+        default=None,
+        description="all answers by index where `n` is over 1; the text above is the first one's",
+    )

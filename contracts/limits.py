@@ -18,5 +18,13 @@ MAX_STOP_TOKENS = 64
 MAX_TOKEN_ID = 2**31 - 1
 MAX_TEMPERATURE = 10.0
 MAX_TOP_K = 1_000
+MAX_PENALTY = 2.0
+"""Of presence and frequency, either way."""
+MAX_LOGIT_BIASES = 300
+MAX_BIAS = 100.0
+"""Of a logit, either way."""
+MAX_LOGPROBS = 20
+"""Alternatives shown for each token."""
+MAX_CHOICES = 16
 MAX_PAGE = 500
 MAX_WAIT_SECONDS = 60

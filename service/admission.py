@@ -86,18 +86,20 @@ class Admitted:
         raise ClientDisconnect
 
     async def answer(self) -> AsyncIterator[TokenEvent | EndEvent | None]:
-        """What comes of it up to its end; None now and then while nothing does.
+        """What comes of it up to the end of its last choice; None now and then while nothing does.
 
         Raises:
             ServiceError: the engine refused it or failed, or the worker is gone.
             RedisError: Redis does not answer.
         """
+        left = self.task.sampling.n
         async for event in self.events:
             if isinstance(event, ErrorEvent):
                 raise _refusal(event)
             if not isinstance(event, StartEvent):
                 yield event
-            if isinstance(event, EndEvent):
+            left -= isinstance(event, EndEvent)
+            if not left:
                 return
 
 

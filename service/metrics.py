@@ -157,7 +157,7 @@ class Timer:
         self._last = now
 
     def end(self, finish_reason: str) -> None:
-        """The answer is complete."""
+        """A choice is complete."""
         self._metrics.whole.observe(time.perf_counter() - self._begun)
         self._metrics.success.labels(finished_reason=finish_reason).inc()
 

@@ -51,7 +51,8 @@ ACCEPTED: Responses = {
 
 GENERATED: Responses = {
     200: {
-        "description": "The continuation; with `stream` as events, the last of them `[DONE]`.",
+        "description": "The continuation, or all where `n` is over 1; with `stream` as events, the "
+        "last of them `[DONE]`.",
         "headers": {
             VERSION_HEADER: {
                 "description": "the version that answers",

@@ -59,8 +59,8 @@ class Answer:
         self.ended = isinstance(event, EndEvent | ErrorEvent)
 
 
-class _Installed:
-    """Holds whatever is in the view: nothing is loaded here."""
+class Installed:
+    """Residents that are whatever is in the view: nothing is loaded here."""
 
     def load_wanted(self, wanted: Iterable[VersionId]) -> dict[VersionId, ServiceError]:  # noqa: ARG002
         return {}
@@ -83,7 +83,7 @@ class Answers:
         self._engine = Engine(
             loaded,
             self._view,
-            _Installed(),
+            Installed(),
             worker="report",
             max_batch=MAX_BATCH,
             max_context=max_context,

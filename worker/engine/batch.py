@@ -38,6 +38,10 @@ class KeyValueBatch:
         self.mask = torch.empty((size, 0), dtype=torch.int64, device=device)
 
     @property
+    def rows(self) -> int:
+        return self.mask.shape[0]
+
+    @property
     def width(self) -> int:
         return self.mask.shape[1]
 
@@ -52,7 +56,10 @@ class KeyValueBatch:
         return view.logits(rows, tokens, self.mask, self.cache)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep these rows only, in this order, and cut columns that are padding in all of them."""
+        """Keep these rows only, in this order, and cut columns that are padding in all of them.
+
+        A row may be named more than once.
+        """
         chosen = torch.tensor(rows, dtype=torch.int64, device=self.mask.device)
         mask = self.mask.index_select(0, chosen)
         start = int(mask.any(0).int().argmax())

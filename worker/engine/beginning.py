@@ -23,7 +23,7 @@ def beginning(
 
     Raises:
         InvalidRequest: it has no tokens, one that the model cannot read, or too many; or the model
-            has no template for chats, or one that refuses this chat.
+            has no template for chats, or one that refuses this chat. A bias is for no token of it.
     """
     field = next(f"/{name}" for name in BEGINNINGS if getattr(task, name) is not None)
     ids = _ids(task, tokenizer)
@@ -42,6 +42,9 @@ def beginning(
     if strange is not None:
         reason = f"holds the token {strange!r}, which the model has no embedding for"
         raise _refused(field, reason)
+    for token in task.sampling.logit_bias:
+        if token >= len(tokenizer) or token in unknown:
+            raise _refused(f"/logit_bias/{token}", "is no token of the model")
     return ids
 
 

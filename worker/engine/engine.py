@@ -23,7 +23,9 @@ from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch, pad_left
 from worker.engine.beginning import beginning
-from worker.engine.requests import Endings, Request, Sink
+from worker.engine.requests import Language, Request, Sink, requests_of
+from worker.engine.sampling import Sampler
+from worker.engine.text import TokenTexts
 from worker.engine.versioned import ServingView
 
 PREFILL_TOKENS = 512
@@ -79,7 +81,12 @@ class Engine:
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
         self._unknown = loaded.unknown_tokens
-        self._endings = Endings(_eos_ids(loaded), special_tokens(loaded.tokenizer))
+        self._language = Language(
+            self._tokenizer,
+            TokenTexts(self._tokenizer),
+            _eos_ids(loaded),
+            special_tokens(loaded.tokenizer),
+        )
         self._limit = min(max_context, longest_input(loaded.model.config) or max_context)
         self._worker = worker
         self._max_batch = max_batch
@@ -88,8 +95,11 @@ class Engine:
         self._waiting: list[Request] = []
         self._prefilling: list[Request] = []
         self._running: list[Request] = []
+        self._places: list[int] = []
+        """Row among the prompts that are computed, of each request that is prefilling."""
         self._batch = KeyValueBatch(0, view.device)
         self._prompts = KeyValueBatch(0, view.device)
+        self._sampler = Sampler([], view.device)
 
     @property
     def running(self) -> int:
@@ -118,9 +128,7 @@ class Engine:
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return
-        self._waiting.append(
-            Request(task, sink, ids, self._tokenizer, self._endings, self._view.device)
-        )
+        self._waiting += requests_of(task, sink, ids, self._language)
 
     def drop(self, request_id: str) -> None:
         """Forget a request that nobody listens to any more; its row is free after the next step."""
@@ -153,39 +161,51 @@ class Engine:
         now = time.time()
         room = 0 if self._prefilling else self._max_batch - len(self._running)
         admitted: list[Request] = []
+        prompts: dict[tuple[str, tuple[int, ...]], int] = {}
         width = 0
         for request in self._waiting:
             if request.version in failed:
                 request.fail(failed[request.version])
-            elif request.task.deadline < now:
+            elif request.task.deadline < now and not request.started:
                 request.fail(Unavailable("no row was free in time", retry_after=after.ENGINE_BUSY))
             if request.ended or len(admitted) >= room:
                 continue
+            # The choices of a task, and whoever asks the same, share the columns of one prompt.
+            prompt = (request.version, tuple(request.ids))
+            more = prompt not in prompts
             wider = max(width, request.prompt_tokens)
-            if admitted and (len(admitted) + 1) * wider > self._prefill_tokens:
+            if admitted and more and (len(prompts) + 1) * wider > self._prefill_tokens:
                 room = 0
             elif self.residents.lease(request.version):
+                prompts.setdefault(prompt, len(prompts))
                 admitted.append(request)
                 width = wider
                 request.start(self._worker)
         if admitted:
             self._prefilling = admitted
-            self._prompts = KeyValueBatch(len(admitted), self._view.device)
+            self._places = [prompts[r.version, tuple(r.ids)] for r in admitted]
+            self._prompts = KeyValueBatch(len(prompts), self._view.device)
         self._waiting = [r for r in self._waiting if not r.ended and r not in admitted]
 
     def _prefill(self) -> None:
         """Compute the next columns of the admitted prompts; after the last, the rows join."""
         if not self._prefilling:
             return
-        tokens, mask = pad_left([request.ids for request in self._prefilling], self._view.device)
+        asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
+        tokens, mask = pad_left([request.ids for request in asked], self._view.device)
         done = self._prompts.width
         new = slice(done, done + self._prefill_tokens)
-        versions = [request.version for request in self._prefilling]
+        versions = [request.version for request in asked]
         logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
         if self._prompts.width < tokens.shape[1]:
             return
-        self._emit(self._prefilling, logits)
+        if len(asked) < len(self._prefilling):
+            logits = logits[self._places]
+            self._prompts.keep(self._places)
+        sampler = Sampler([request.row() for request in self._prefilling], self._view.device)
+        self._emit(self._prefilling, sampler, logits)
         self._batch.join(self._prompts)
+        self._sampler.join(sampler)
         self._running += self._prefilling
         self._prefilling = []
         self._retire()
@@ -198,21 +218,19 @@ class Engine:
         tokens = last.to(self._view.device)
         versions = [request.version for request in self._running]
         logits = self._batch.forward(self._view, versions, tokens, torch.ones_like(tokens))
-        self._emit(self._running, logits)
+        self._emit(self._running, self._sampler, logits)
 
-    def _emit(self, requests: Sequence[Request], logits: torch.Tensor) -> None:
+    def _emit(self, requests: Sequence[Request], sampler: Sampler, logits: torch.Tensor) -> None:
         """Choose each row's token from logits [rows, vocabulary] and give it to its request."""
-        finite = logits.amax(-1).isfinite().tolist()
-        greedy = logits.argmax(-1).tolist()
+        chosen = sampler.choose(logits)
         for row, request in enumerate(requests):
             if request.ended:
                 continue
-            if not finite[row]:
+            if not chosen.finite[row]:
                 request.fail(Unavailable(f"version {request.version} gave no finite logits"))
                 continue
-            plain = request.sampler.plain
-            token = greedy[row] if plain else request.sampler.choose(request.ids, logits[row])
-            request.accept(token)
+            logprobs = None if chosen.logprobs is None else chosen.logprobs[row]
+            request.accept(chosen.tokens[row], logprobs)
             self.generated_tokens += 1
 
     def _retire(self) -> None:
@@ -227,8 +245,10 @@ class Engine:
         self._running = [self._running[row] for row in stay]
         if stay:
             self._batch.keep(stay)
+            self._sampler.keep(stay)
         else:
             self._batch = KeyValueBatch(0, self._view.device)
+            self._sampler = Sampler([], self._view.device)
 
     def _release(self, requests: Sequence[Request]) -> None:
         for request in requests:

@@ -1,8 +1,8 @@
 """The Redis side of generation: tasks from the shared stream, events to each request's own.
 
 Redis may be away for a while. Nothing is taken then; what the rows say is kept (an answer is at
-most `max_tokens` events) and written when Redis is back, to the streams that are still there. An
-answer of which Redis lost a part ends with an error, never with a gap.
+most `n` times `max_tokens` events) and written when Redis is back, to the streams that are still
+there. An answer of which Redis lost a part ends with an error, never with a gap.
 """
 
 from __future__ import annotations
@@ -45,9 +45,21 @@ logger = logging.getLogger(__name__)
 class Output:
     """One request's events: those not confirmed yet, and the number of those that are."""
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int) -> None:
         self.pending: list[GenerateEvent] = []
         self.written = 0
+        self.choices = choices
+        """Those whose end is not confirmed yet."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing comes after what is pending."""
+        failed = any(isinstance(event, ErrorEvent) for event in self.pending)
+        return failed or self.ends == self.choices
+
+    @property
+    def ends(self) -> int:
+        return sum(isinstance(event, EndEvent) for event in self.pending)
 
 
 class GenerationStreams:
@@ -69,9 +81,13 @@ class GenerationStreams:
         self._next_try = 0.0
         self._next_claim = 0.0
 
-    def sink(self, request_id: str) -> Sink:
-        """Where the events of a request go; the next `flush` writes them."""
-        output = self._outputs[request_id] = Output()
+    def sink(self, request_id: str, choices: int = 1) -> Sink:
+        """Where the events of a request go; the next `flush` writes them.
+
+        Args:
+            choices: each has an end of its own.
+        """
+        output = self._outputs[request_id] = Output(choices)
         return output.pending.append
 
     def take(self, count: int, block_ms: int | None) -> list[GenerateTask]:
@@ -161,14 +177,16 @@ class GenerationStreams:
         pipe = self._redis.pipeline(transaction=True)
         places: list[int] = []
         for request_id, output in pending.items():
-            self._queue(pipe, output_stream(request_id), output.pending, output.written + 1)
+            stream, first = output_stream(request_id), output.written + 1
+            self._queue(pipe, stream, output.pending, first, complete=output.complete)
             places.append(len(pipe))
             pipe.xlen(output_stream(request_id))
         replies = pipe.execute(raise_on_error=False)
         for place, (request_id, output) in zip(places, pending.items(), strict=True):
             # The service wrote the first entry of the stream.
             whole = replies[place] == 1 + output.written + len(output.pending)
-            complete = isinstance(output.pending[-1], EndEvent | ErrorEvent)
+            complete = output.complete
+            output.choices -= output.ends
             output.written += len(output.pending)
             output.pending.clear()
             if complete or not whole:
@@ -177,11 +195,19 @@ class GenerationStreams:
                 gone.append(request_id)
                 self._report_loss(output_stream(request_id))
 
-    def _queue(self, pipe: Any, stream: str, events: list[GenerateEvent], first: int) -> None:
+    def _queue(
+        self,
+        pipe: Any,
+        stream: str,
+        events: list[GenerateEvent],
+        first: int,
+        *,
+        complete: bool,
+    ) -> None:
         for number, event in enumerate(events, first):
             fields = {"event": event.model_dump_json()}
             pipe.xadd(stream, fields, id=f"{AFTER_ANY_CLOCK}-{number}", nomkstream=True)
-        if isinstance(events[-1], EndEvent | ErrorEvent):
+        if complete:
             pipe.expire(stream, ENDED_TTL)
         elif isinstance(events[0], StartEvent):
             pipe.expire(stream, OPEN_TTL)
@@ -192,7 +218,7 @@ class GenerationStreams:
             "Redis lost a part of the answer", retry_after=after.ENGINE_BUSY
         ).problem()
         pipe = self._redis.pipeline(transaction=True)
-        self._queue(pipe, stream, [ErrorEvent(problem=problem)], LAST_NUMBER)
+        self._queue(pipe, stream, [ErrorEvent(problem=problem)], LAST_NUMBER, complete=True)
         pipe.execute(raise_on_error=False)
 
     @contextmanager

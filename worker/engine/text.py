@@ -52,6 +52,28 @@ class Detokenizer:
         return text
 
 
+class TokenTexts:
+    """The text of single tokens as it is inside a text; special ones by name."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._before: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+        self._head = self._decode(self._before)
+        self._texts: dict[int, str] = {}
+
+    def of(self, token: int) -> str:
+        """The token's text, which is made once."""
+        if token not in self._texts:
+            text = self._decode([*self._before, token])
+            known = text.startswith(self._head)
+            self._texts[token] = text[len(self._head) :] if known else self._decode([token])
+        return self._texts[token]
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text
+
+
 class StopStrings:
     """Cuts a text before the stop string that is complete first, and holds back what may be one.
 

@@ -169,7 +169,7 @@ class EngineThread:
         if block is not None:
             release_threads()
         for task in self._streams.take(self._engine.room, block):
-            self._engine.submit(task, self._streams.sink(task.id))
+            self._engine.submit(task, self._streams.sink(task.id, task.sampling.n))
 
     def _end_all(self, reason: str) -> None:
         self._engine.fail_all(Unavailable(reason, retry_after=after.ENGINE_BUSY))

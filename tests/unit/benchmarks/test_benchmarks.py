@@ -11,6 +11,7 @@ import torch
 
 import benchmarks.capacity
 import benchmarks.covariance_corpus
+import benchmarks.decode_step
 import benchmarks.edit_gpu
 import benchmarks.edit_throughput
 import benchmarks.tune
@@ -101,6 +102,15 @@ def test_edit_gpu_on_a_tiny_shape(tmp_path: Path) -> None:
     assert stages["z"]["gflop_per_fact"] > stages["insertion"]["gflop_per_fact"] > 0
     seconds = sum(stages[name]["seconds_per_fact"] for name in ("z", "insertion"))
     assert report["minutes_for_10000_facts"] == pytest.approx(10_000 * seconds / 60, rel=0.05)
+
+
+def test_decode_step(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    benchmarks.decode_step.main(rows=3, steps=4, model=str(files["model"]), json_out=out)
+    report = json.loads(out.read_text())
+    assert set(report["ways"]) == set(benchmarks.decode_step.WAYS)
+    assert report["ways"]["greedy"]["ratio"] == 1.0
+    assert all(way["milliseconds"] > 0 for way in report["ways"].values())
 
 
 def test_tune(files: dict[str, Path], tmp_path: Path) -> None:

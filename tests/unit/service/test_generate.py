@@ -12,7 +12,14 @@ import pytest
 import redis as blocking
 
 from contracts.errors import Problem
-from contracts.generation import ErrorEvent, GenerateTask, TokenEvent
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateTask,
+    TokenEvent,
+    TokenLogprob,
+    Usage,
+)
 from contracts.transport import GENERATE_STREAM
 from registry.registry import Registry
 from tests.unit.service.conftest import House, Serve
@@ -62,6 +69,86 @@ def test_one_answer_as_events(client: httpx2.Client, editor: Editor, redis_url: 
     assert events[4][1] == "[DONE]"
     with blocking.Redis.from_url(redis_url) as connection:
         assert connection.keys("memit:generation:*") == []
+
+
+def two_choices(engine: Engine, task: GenerateTask) -> None:
+    """The second is complete first; each token is two nats."""
+
+    def logprob(text: str) -> TokenLogprob:
+        top = [TokenLogprob(token=" Oslo", token_id=5, logprob=-0.5)]
+        return TokenLogprob(token=text, token_id=len(text), logprob=-2, top=top)
+
+    engine.begin(task)
+    for choice, text in ((0, " Ro"), (1, " Paris"), (0, "me")):
+        event = TokenEvent(choice=choice, text=text, logprobs=[logprob(text)])
+        engine.emit(task, event)
+    for choice, reason in ((1, "stop"), (0, "length")):
+        usage = Usage(prompt_tokens=5, completion_tokens=2 - choice)
+        end = EndEvent(choice=choice, version=task.version, finish_reason=reason, usage=usage)
+        engine.emit(task, end)
+
+
+def test_choices_and_log_probabilities_as_json(
+    client: httpx2.Client, editor: Editor, redis_url: str
+) -> None:
+    with Engine(redis_url, two_choices).running() as engine:
+        engine.report(versions=[])
+        answer = client.post("/generate", json={**ASK, "n": 2, "logprobs": 1})
+    body = answer.json()
+    assert answer.status_code == 200, body
+    first, second = body["choices"]
+    assert (first["text"], first["finish_reason"]) == (" Rome", "length")
+    assert (second["text"], second["finish_reason"]) == (" Paris", "stop")
+    assert [choice["index"] for choice in (first, second)] == [0, 1]
+    assert [one["token"] for one in first["logprobs"]] == [" Ro", "me"]
+    assert second["logprobs"][0]["top"][0]["token"] == " Oslo"
+    for name in ("text", "finish_reason", "logprobs"):
+        assert body[name] == first[name]
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 3}
+
+
+def test_choices_and_log_probabilities_as_events(
+    client: httpx2.Client, editor: Editor, redis_url: str
+) -> None:
+    with Engine(redis_url, two_choices).running() as engine:
+        engine.report(versions=[])
+        events = events_of(client, {**ASK, "n": 2, "logprobs": 1})
+    names = [name for name, _ in events]
+    assert names == ["start", "token", "token", "token", "end", "end", "message"]
+    tokens = [json.loads(data) for _, data in events[1:4]]
+    assert [token["choice"] for token in tokens] == [0, 1, 0]
+    assert [token["logprobs"][0]["logprob"] for token in tokens] == [-2] * 3
+    assert [json.loads(data)["choice"] for _, data in events[4:6]] == [1, 0]
+
+
+def test_what_was_not_asked_for_is_not_in_the_answer(
+    client: httpx2.Client, editor: Editor, redis_url: str
+) -> None:
+    with Engine(redis_url, says("x")).running() as engine:
+        engine.report(versions=[])
+        body = client.post("/generate", json=ASK).json()
+    assert set(body) == {"id", "text", "version", "finish_reason", "usage"}
+
+
+def test_every_option_reaches_the_engine(
+    client: httpx2.Client, editor: Editor, redis_url: str
+) -> None:
+    options = {
+        "min_tokens": 2,
+        "min_p": 0.1,
+        "top_k": -1,
+        "presence_penalty": -2,
+        "frequency_penalty": 2,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"17": -100, "3": 0.5},
+        "ignore_eos": True,
+        "seed": 7,
+    }
+    with Engine(redis_url, says("x")).running() as engine:
+        engine.report(versions=[])
+        assert client.post("/generate", json={**ASK, **options}).status_code == 200
+    (task,) = engine.tasks
+    assert json.loads(task.sampling.model_dump_json(include=set(options))) == options
 
 
 def test_tokens_come_as_they_are_made(
@@ -275,7 +362,7 @@ def test_while_redis_is_down(serve: Serve, editor: Editor) -> None:
         ({"temperature": 1e6}, "/temperature", "must be less than or equal to 10", 10),
         ({"top_p": 0}, "/top_p", "must be greater than 0", 0),
         ({"top_p": 1.5}, "/top_p", "must be less than or equal to 1", 1),
-        ({"top_k": -3}, "/top_k", "must be greater than or equal to 0", 0),
+        ({"top_k": -3}, "/top_k", "must be greater than or equal to -1", -1),
         ({"top_k": 10**12}, "/top_k", "must be less than or equal to 1000", 1000),
         ({"max_tokens": 0}, "/max_tokens", "must be greater than or equal to 1", 1),
         ({"max_tokens": 10**9}, "/max_tokens", "must be less than or equal to 4096", 4096),
@@ -283,6 +370,21 @@ def test_while_redis_is_down(serve: Serve, editor: Editor) -> None:
         ({"repetition_penalty": 0}, "/repetition_penalty", "must be greater than 0", 0),
         ({"seed": -1}, "/seed", "must be greater than or equal to 0", 0),
         ({"seed": 2**63}, "/seed", "must be less than 9223372036854775808", 2.0**63),
+        ({"min_tokens": 5}, "/min_tokens", "must be at most max_tokens, which is 4", None),
+        ({"n": 0}, "/n", "must be greater than or equal to 1", 1),
+        ({"n": 17}, "/n", "must be less than or equal to 16", 16),
+        ({"min_p": 1.1}, "/min_p", "must be less than or equal to 1", 1),
+        ({"presence_penalty": 2.1}, "/presence_penalty", "less than or equal to 2", 2),
+        ({"frequency_penalty": -3}, "/frequency_penalty", "greater than or equal to -2", -2),
+        ({"logprobs": 21}, "/logprobs", "must be less than or equal to 20", 20),
+        ({"logit_bias": {"7": 101}}, "/logit_bias/7", "less than or equal to 100", 100),
+        ({"logit_bias": {"Rome": 1}}, "/logit_bias/Rome/[key]", "must be a valid integer", None),
+        (
+            {"logit_bias": dict.fromkeys(map(str, range(301)), 1)},
+            "/logit_bias",
+            "must have at most 300 items",
+            300,
+        ),
         ({"stop": ["x"] * 9}, "/stop", "must have at most 8 items", 8),
         ({"stop": [""]}, "/stop/0", "must not be empty", 1),
         ({"prompt": ""}, "/prompt", "must not be empty", 1),

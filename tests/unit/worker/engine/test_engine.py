@@ -305,7 +305,7 @@ def test_a_long_prompt_does_not_hold_up_running_rows(llama: Stage) -> None:
 
 def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> None:
     engine = llama.engine(prefill_tokens=12, max_batch=8)
-    rows = [ask(engine, "t5 t6 t7 t8", llama.base_version) for _ in range(5)]
+    rows = [ask(engine, f"t5 t6 t7 t{row}", llama.base_version) for row in range(1, 6)]
     engine.step()
     assert [row.started for row in rows] == [True, True, True, False, False]
     assert engine.room == 8 - 5

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.embedded_redis import EmbeddedRedis
+from contracts.errors import Unavailable
 from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, StartEvent, TokenEvent, Usage
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
 from tests.unit.worker.engine.service_side import ServiceSide
@@ -35,9 +36,9 @@ def token(text: str) -> TokenEvent:
     return TokenEvent(text=text)
 
 
-def end() -> EndEvent:
+def end(choice: int = 0) -> EndEvent:
     usage = Usage(prompt_tokens=1, completion_tokens=1)
-    return EndEvent(version=VERSION, finish_reason="stop", usage=usage)
+    return EndEvent(choice=choice, version=VERSION, finish_reason="stop", usage=usage)
 
 
 def take(streams: GenerationStreams, count: int) -> list[str]:
@@ -128,6 +129,34 @@ def test_events_of_a_step_arrive_in_order(service: ServiceSide, streams: Generat
     assert streams.flush() == []
     assert service.events(request) == [*written, end()]
     assert service.redis.ttl(output_stream(request)) <= 60
+
+
+def test_an_answer_of_choices_is_complete_with_the_end_of_each(
+    service: ServiceSide, streams: GenerationStreams
+) -> None:
+    """In steps of their own or in one, and before an error."""
+    request, other, failing = (service.send(task(prompt, VERSION)) for prompt in "pqr")
+    sink, other_sink, failing_sink = (streams.sink(r, 3) for r in (request, other, failing))
+    for event in (StartEvent(id=request, version=VERSION, worker="w"), end(2)):
+        sink(event)
+    assert streams.flush() == []
+    assert service.redis.ttl(output_stream(request)) > 3000
+
+    failed = ErrorEvent(problem=Unavailable("no memory").problem())
+    written = [end(0), TokenEvent(choice=1, text="a"), end(1)]
+    for event in written:
+        sink(event)
+    for choice in range(3):
+        other_sink(end(choice))
+    for event in (end(1), failed):
+        failing_sink(event)
+    assert streams.flush() == []
+    assert service.events(request)[2:] == written
+    for complete in (request, other, failing):
+        assert service.redis.ttl(output_stream(complete)) <= 60
+    sink(token("late"))
+    assert streams.flush() == []
+    assert len(service.events(request)) == 5
 
 
 def test_nothing_is_written_to_a_client_that_hung_up(
