@@ -19,7 +19,7 @@ from tests.tiny_tokenizers import BEGIN, BUILDERS, END, LOSSLESS, tiny_tokenizer
 from tests.unit.memit_core.fact_strategies import text, visible
 from worker.core_fact import core_fact
 from worker.engine.beginning import beginning
-from worker.engine.text import Detokenizer
+from worker.engine.text import REPLACEMENT, Detokenizer
 
 BORDERS = st.sampled_from(["", " ", "\n", "\t", '"', "$", "(", "info@", "は", BEGIN, END, "[x]\n"])
 kinds = pytest.mark.parametrize("kind", BUILDERS)
@@ -76,6 +76,8 @@ def test_an_answer_of_the_targets_tokens_shows_the_target(kind: str, fact: Fact)
     tokenizer = tiny_tokenizer_of(kind)
     assume(BEGIN not in fact.target_new)
     assume(END not in fact.target_new)
+    # Half a character looks the same, and an answer does not show that.
+    assume(not fact.target_new.rstrip().endswith(REPLACEMENT))
     row = target_row(tokenizer, core_fact(fact))
     shown = Detokenizer(tokenizer, encode_text(tokenizer, fact.filled)[0])
     answer = "".join([*map(shown.push, row.targets), shown.end()])
