@@ -50,29 +50,32 @@ of the author? It is not known whether the painting was ever finished, or who ow
 
 
 @cache
-def _tokenizer_json() -> str:
-    """Byte-level BPE trained on the text above; training it takes milliseconds."""
+def _tokenizer_json(text: str, vocabulary: int) -> str:
+    """Byte-level BPE trained on a text; training it takes milliseconds."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     # trim_offsets=False leaves a token's leading space inside its offsets, as in GPT-2's own files
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[END_OF_TEXT, PADDING, BEGIN_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
     return tokenizer.to_str()
 
 
-def tiny_tokenizer(*, begin_of_text: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 512 tokens with end-of-text and padding, offsets in characters.
+def tiny_tokenizer(
+    *, begin_of_text: bool = False, text: str = TEXT, vocabulary: int = VOCABULARY
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with end-of-text and padding, offsets in characters.
 
+    It is trained on `text` and has at most `vocabulary` tokens.
     With `begin_of_text` every text starts with that token, as Llama's tokenizers do.
     """
-    backend = Tokenizer.from_str(_tokenizer_json())
+    backend = Tokenizer.from_str(_tokenizer_json(text, vocabulary))
     if begin_of_text:
         backend.post_processor = processors.Sequence(
             [
@@ -244,7 +247,8 @@ def tiny_config(name: str, **changed: Any) -> Any:
     )
 
 
-def _untrained(name: str, **changed: Any) -> PreTrainedModel:
+def untrained(name: str, **changed: Any) -> PreTrainedModel:
+    """A model with the weights that its class starts with; draws from the global generator."""
     config = tiny_config(name, **changed)
     family = FAMILIES[name]
     return getattr(transformers, family.classes + family.model)(config)
@@ -268,7 +272,7 @@ def randomise(model: PreTrainedModel, seed: int, weight_std: float = WEIGHT_STD)
 def tiny_model(name: str, seed: int = 0, **changed: Any) -> PreTrainedModel:
     """A causal language model of 4 layers, hidden size 32, in float32, ready to generate."""
     with torch.random.fork_rng(devices=[]):  # building a model draws from the global generator
-        model = _untrained(name, **changed)
+        model = untrained(name, **changed)
     randomise(model, seed, FAMILIES[name].weight_std)
     model.config.use_cache = True
     model.generation_config.do_sample = False
