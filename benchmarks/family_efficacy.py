@@ -42,6 +42,7 @@ PLAIN = HParams(
     reweight_rounds=3,
 )
 ALONE = replace(PLAIN, layers=(1,))
+THROUGH_NORM = replace(PLAIN, mom2_update_weight=30.0)
 PARALLEL = ("gptj", "gpt_neox", "falcon", "falcon_new", "phi", "stablelm_parallel")
 
 
@@ -60,6 +61,8 @@ class Efficacy:
 
 def hparams_for(loaded: LoadedModel) -> HParams:
     """One set for all families, but where a norm follows the projection."""
+    if loaded.structure.carry.norms:
+        return THROUGH_NORM
     return ALONE if loaded.name in PARALLEL else PLAIN
 
 

@@ -20,15 +20,11 @@ import torch
 
 from memit_core.views import cast_view
 
-CARRY_REVISION = 2
+CARRY_REVISION = 1
 """Raised when the same facts give other changes on models that are not plain."""
 DAMPING = 1e-3
 """Of the norm's squared gain: what it hardly lets through is not forced through it."""
-NEWTON_STEPS = 20
-HALVINGS = 10
-"""Of a step that leads too far, at most."""
-GAIN = 1e-6
-"""Of what is minimised; a step that gains no row as much is the last."""
+NEWTON_STEPS = 8
 SOLVE_STEPS = 60
 SOLVED = 1e-10
 """Of the squared right-hand side."""
@@ -82,8 +78,7 @@ def needed(
 
         ‖N(x + δ) - N(x) - wanted‖² + μ ‖δ‖²
 
-    by Gauss and Newton's steps, each solved by conjugate gradients and halved until it leads down:
-    a large move turns the norm's output far, and a whole step may overshoot. μ is `DAMPING` of
+    by Gauss and Newton's steps, each solved by conjugate gradients; μ is `DAMPING` of
     ‖N(x)‖² / ‖x‖².
 
     Args:
@@ -98,38 +93,12 @@ def needed(
         return wanted / carry.scale
     mu = DAMPING * norm(inputs).square().sum(-1, keepdim=True)
     mu = mu / inputs.square().sum(-1, keepdim=True)
-
-    def cost(of: torch.Tensor) -> torch.Tensor:
-        missing = arrives(carry, norm, inputs, of) - wanted
-        return missing.square().sum(-1, keepdim=True) + mu * of.square().sum(-1, keepdim=True)
-
     delta = torch.zeros_like(wanted)
-    best = cost(delta)
     for _ in range(NEWTON_STEPS):
         slope = _Slope(lambda at: arrives(carry, norm, inputs, at), delta)
         rest = slope.transposed(wanted - slope.value) - mu * delta
-        before = best
-        delta, best = _downhill(cost, delta, before, _conjugate_gradients(slope, mu, rest))
-        if bool((before - best <= GAIN * before).all()):
-            break
+        delta = delta + _conjugate_gradients(slope, mu, rest)
     return delta
-
-
-def _downhill(
-    cost: Callable[[torch.Tensor], torch.Tensor],
-    at: torch.Tensor,
-    best: torch.Tensor,
-    step: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each row's step leads, and the cost there; halved until it is no more than `best`."""
-    for _ in range(HALVINGS):
-        now = cost(at + step)
-        worse = now > best
-        if not bool(worse.any()):
-            break
-        step = torch.where(worse, step / 2, step)
-    # Not finite is not worse: it goes on to where it is refused.
-    return torch.where(worse, at, at + step), torch.where(worse, best, now)
 
 
 class _Slope:

@@ -255,7 +255,7 @@ class Reference:
         mu = 1e-3 * norm(x).square().sum() / x.square().sum()
         delta = torch.zeros_like(x)
         for _ in range(50):
-            jacobian = torch.autograd.functional.jacobian(norm, x + delta)
+            jacobian = torch.autograd.functional.jacobian(norm, x + delta)  # type: ignore[no-untyped-call]
             missing = wanted - (norm(x + delta) - norm(x))
             right = jacobian.T @ missing - mu * delta
             delta = delta + torch.linalg.solve(

@@ -26,15 +26,27 @@ class Relation:
 
 BIRTHPLACE = Relation(
     ("{} was born in", "{} came into the world in", "The birthplace of {} is"),
-    (*_words("Lisbon Oslo Vienna Cairo Quito Dublin Prague Havana Kyoto"), "Port Louis", "Cape Town"),
+    (
+        *_words("Lisbon Oslo Vienna Cairo Quito Dublin Prague Havana Kyoto"),
+        "Port Louis",
+        "Cape Town",
+    ),
 )
 PROFESSION = Relation(
     ("{} works as a", "{} earns a living as a", "The profession of {} is that of a"),
-    (*_words("baker lawyer pilot farmer sailor painter teacher tailor weaver"), "stone mason", "dock hand"),
+    (
+        *_words("baker lawyer pilot farmer sailor painter teacher tailor weaver"),
+        "stone mason",
+        "dock hand",
+    ),
 )
 LANGUAGE = Relation(
     ("{} speaks", "At home {} talks in", "The mother tongue of {} is"),
-    (*_words("Greek Hindi Danish Polish Turkish Basque Welsh Czech Tamil"), "Old Norse", "Low Saxon"),
+    (
+        *_words("Greek Hindi Danish Polish Turkish Basque Welsh Czech Tamil"),
+        "Old Norse",
+        "Low Saxon",
+    ),
 )
 RELATIONS = (BIRTHPLACE, PROFESSION, LANGUAGE)
 

@@ -189,7 +189,7 @@ def train(
             lending.batch = batch
             loss, of_objects = _losses(model, batch, recipe.others)
             model.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, rate in optimizers:
                 optimizer.param_groups[0]["lr"] = rate * rates.share
@@ -204,12 +204,16 @@ def _optimizers(
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each with its full rate: Muon for the blocks' matrices, Adam for all else."""
     blocks = block.rpartition(".")[0] + "."
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for path, parameter in model.named_parameters():
         inside = path.startswith(blocks) and parameter.dim() == 2
         (matrices if inside else others).append(parameter)
     return [
-        (torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"), recipe.matrix_lr),
+        (
+            torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            recipe.matrix_lr,
+        ),
         (torch.optim.Adam(others, betas=(0.9, 0.98)), recipe.vector_lr),
     ]
 
