@@ -60,7 +60,8 @@ class Efficacy:
 
 
 def hparams_for(loaded: LoadedModel) -> HParams:
-    """One set for all families, but where a norm follows the projection."""
+    """One set for all families, but a smaller λ where a norm follows the projection, and one layer
+    where the MLP runs beside attention and does not see what the layer below has written."""
     if loaded.structure.carry.norms:
         return THROUGH_NORM
     return ALONE if loaded.name in PARALLEL else PLAIN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,8 @@ from cli.eval_progress import TerminalProgress
 from cli.facts_file import read_facts
 
 if TYPE_CHECKING:
+    from contracts.facts import Fact
     from memit_core.calibrate.calibration import Calibration
-    from memit_core.facts import Fact
 
 
 def calibrate(
@@ -44,11 +45,9 @@ def calibrate(
 
     The same command again goes on after a stop. `memit serve --hparams` takes the result.
     """
-    folder = to.absolute().parent
-    if not folder.is_dir():
-        raise CommandFailed(f"{to}: there is no folder {folder}")
-    if to.is_dir():
-        raise CommandFailed(f"{to}: is a folder")
+    output.require_folder(to)
+    if to.suffix != ".json":
+        raise CommandFailed(f"{to}: --to must end in .json; the heat map goes beside it, as .png")
     given = [] if facts is None else read_facts(facts)
     # Imported here: what needs torch takes seconds, and the other commands need none of it.
     from memit_core.calibrate.heat_map import draw_heat_map
@@ -73,10 +72,10 @@ def calibrate(
     output.results().print(_table(found.preset))
     for line in found.verdict:
         output.say(output.results(), line)
-    where = "" if model is None else f" --model {model}"
+    options = [*([] if model is None else ["--model", model]), "--hparams", str(to)]
     output.say(
         output.messages(),
-        f"wrote {to} and {picture}; start with: memit serve{where} --hparams {to}",
+        f"wrote {to} and {picture}; start with: memit serve {shlex.join(options)}",
     )
 
 
@@ -85,7 +84,7 @@ def _work_of(to: Path) -> Path:
 
 
 def _found(
-    facts: list[Any],
+    facts: list[Fact],
     model: str | None,
     minutes: float,
     corpus: str | None,
@@ -100,6 +99,7 @@ def _found(
     from memit_core.transformers_internals import disable_progress_bar
     from registry.folder_store import FolderStore
     from registry.registry import Registry
+    from worker.core_fact import core_fact
 
     text = None if corpus is None else read_corpus(corpus)
     disable_progress_bar()  # the bars shown are our own
@@ -107,7 +107,7 @@ def _found(
         loaded = load_model(model or DEFAULT_MODEL, device=device, dtype=dtype, progress=progress)
         found = search(
             loaded,
-            [_core(fact) for fact in facts],
+            [core_fact(fact) for fact in facts],
             minutes=minutes,
             corpus=text,
             cache=Registry(FolderStore(work)).artefacts(loaded.digest),
@@ -115,12 +115,6 @@ def _found(
             progress=progress,
         )
     return found, loaded.name
-
-
-def _core(fact: Any) -> Fact:
-    from worker.core_fact import core_fact
-
-    return core_fact(fact)
 
 
 SHOWN = {
@@ -158,10 +152,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
     if name == "layers":
         first, last = value[0], value[-1]
         return str(first) if first == last else f"{first} to {last}"
-    return (
-        f"{value:.3f}"
-        if name == "perplexity_ratio"
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if name == "perplexity_ratio":
+        return f"{value:.3f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

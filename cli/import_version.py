@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from cli import output
 from cli.browse import etag_of
 from cli.client import Client
 from cli.errors import CommandFailed
 from cli.exported import Exported, read_exported
-from cli.follow import follow
 from cli.options import DEFAULT_URL, Json, Url
-from contracts.edits import Edit, EditState
+from cli.outcome import require_committed, wait_for_end
+from contracts.edits import Edit
+from contracts.ledgers import VersionLedger
 from contracts.versions import ACTIVE, Version
 
 if TYPE_CHECKING:
     from cli.compare import Comparison
 
 BASE = "v0"
-FACTS_AN_EDIT = 1_000
-"""As many as the service takes unless it is set otherwise."""
 
 
 def import_version(
@@ -70,27 +70,41 @@ def import_version(
 
 
 def _write(client: Client, found: Exported, activate: bool) -> str:
-    """Post the facts, by default's limit at a time; the version that holds them all."""
-    facts = [live.fact.model_dump(mode="json", exclude_defaults=True) for live in found.facts]
-    base = BASE
-    for start in range(0, len(facts), FACTS_AN_EDIT):
-        last = start + FACTS_AN_EDIT >= len(facts)
-        body = {
-            "facts": facts[start : start + FACTS_AN_EDIT],
-            "base": base,
-            "activate": activate and last,
-        }
-        if last:
-            # λ as it was, also where an edit had named its own.
-            body["mom2_update_weight"] = found.version.hparams.get("mom2_update_weight")
-        headers = {"If-Match": etag_of(client, ACTIVE)} if body["activate"] else {}
-        accepted = client.read(Edit, client.call("POST", "/edits", body=body, headers=headers))
-        ended = follow(client, accepted.id, output.messages())
-        if ended.state is not EditState.COMMITTED or ended.version is None:
-            why = "" if ended.problem is None else f": {ended.problem.detail}"
-            raise CommandFailed(f"{ended.id} was {ended.state}{why}")
-        base = ended.version
-    return base
+    """Write the facts, all and no others; the version that holds them."""
+    version = found.version
+    body = {
+        "ledger": _ledger(found).model_dump(mode="json"),
+        "activate": activate,
+        # λ as it was, also where an edit had named its own.
+        "mom2_update_weight": version.hparams.get("mom2_update_weight"),
+    }
+    headers = {"If-Match": etag_of(client, ACTIVE)} if activate else {}
+    accepted = client.read(Edit, client.call("POST", "/rebase", body=body, headers=headers))
+    ended = wait_for_end(client, accepted.id)
+    require_committed(ended)
+    return str(ended.version)
+
+
+def _ledger(found: Exported) -> VersionLedger:
+    version = found.version
+    try:
+        return VersionLedger(
+            version=version.id,
+            model=version.model,
+            base=version.base,
+            dtype=version.dtype,
+            method=version.method,
+            hparams=version.hparams,
+            facts=found.facts,
+            report=version.report,
+            full_report=version.full_report,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CommandFailed(
+            f"{version.id} cannot be written at once: {where}: {first['msg']}"
+        ) from error
 
 
 def _settings(before: Version, after: Version) -> list[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,9 @@ class Editor:
             save_seconds=save_seconds,
         )
 
-    @property
+    @cached_property
     def advice(self) -> str | None:
-        """See `memit_core.preset.advice`."""
+        """See `memit_core.preset.advice`; asked at every heartbeat."""
         loaded = self.loaded
         return advice(loaded.name, self.hparams, loaded.model.config, self.structure)
 

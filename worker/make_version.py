@@ -192,8 +192,9 @@ class VersionMaker:
                 for fact_id, fact in plan.added.items()
             ),
         ]
-        reasons = [refusal(report, edit.request.gate, self._settings), editor.advice]
-        rejection = "; ".join(filter(None, reasons)) if reasons[0] else None
+        rejection = refusal(report, edit.request.gate, self._settings)
+        if rejection and editor.advice:
+            rejection = f"{rejection}; {editor.advice}"
         return VersionManifest(
             seq=seq,
             status=VersionStatus.REJECTED if rejection else VersionStatus.COMMITTED,

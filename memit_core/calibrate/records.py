@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from itertools import chain, zip_longest
 from typing import Any
@@ -25,10 +26,10 @@ def packaged_records() -> list[Record]:
     Of every object's subjects, every other one is edited; the others are the neighbours. Relations
     take turns, so that the first few records are of many kinds.
     """
-    data = json.loads((resources.files("memit_core") / "data/calibration_facts.json").read_text())
+    data = _packaged()
     by_relation = [list(_of_relation(one, data["openings"])) for one in data["relations"]]
     in_turns = chain.from_iterable(zip_longest(*by_relation))
-    return [_numbered(record, i) for i, record in enumerate(filter(None, in_turns))]
+    return [replace(record, index=i) for i, record in enumerate(filter(None, in_turns))]
 
 
 def _of_relation(relation: dict[str, Any], openings: Sequence[str]) -> Iterator[Record]:
@@ -60,8 +61,11 @@ def _in_other_words(subject: str, prompts: Sequence[str], opening: str) -> tuple
     return tuple(f"{opening} {text}" if i % 2 else text for i, text in enumerate(filled))
 
 
-def _numbered(record: Record, index: int) -> Record:
-    return Record(index, record.fact, record.paraphrases, record.neighbors)
+def _packaged() -> dict[str, Any]:
+    """`openings`, sentences about something else, and `relations`."""
+    file = resources.files("memit_core") / "data" / "calibration_facts.json"
+    data: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return data
 
 
 def users_records(base: Model, facts: Sequence[Fact]) -> list[Record]:
@@ -70,12 +74,12 @@ def users_records(base: Model, facts: Sequence[Fact]) -> list[Record]:
     Without a `target_true` it is what the model says now; without paraphrases it is the fact's own
     prompt after a sentence about something else; without neighbours they are the packaged facts'.
     """
-    data = json.loads((resources.files("memit_core") / "data/calibration_facts.json").read_text())
+    openings = _packaged()["openings"]
     others = [record.neighbors for record in packaged_records()]
     records = []
     for i, fact in enumerate(facts):
         true = fact.target_true or said_now(base, fact.filled)
-        opening = data["openings"][i % len(data["openings"])]
+        opening = openings[i % len(openings)]
         neighbors = tuple((prompt, true) for prompt in fact.neighborhood_prompts)
         records.append(
             Record(

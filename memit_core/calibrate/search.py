@@ -78,7 +78,7 @@ class Search:
     """Finds hyperparameters on one model.
 
     Args:
-        few: records for stages 2 and 3, `FEW` + `SOME` of them or less.
+        few: `FEW` + `SOME` records, for stages 2 and 3.
         many: records for stage 4, and for the verdict.
         progress: told in seconds, of those that the whole may take.
     """
@@ -93,7 +93,6 @@ class Search:
     ) -> None:
         self._bench, self._notebook = bench, notebook
         self._few, self._some, self._many = few[:FEW], few[FEW : FEW + SOME], many
-        self._some = self._some or self._few
         self._progress = progress
         self._scales: dict[int, Scale] = {}
         self._began = 0.0
@@ -116,8 +115,7 @@ class Search:
         best = self._climbed("z", best.settings, self._some, self._moves())
         many = self._many[: self._affordable()]
         before = self._unedited(many)
-        weight = [(_old_memory, (3.0, 1 / 3))]
-        best = self._climbed("many", best.settings, many, weight)
+        best = self._climbed("many", best.settings, many, [WEIGHT_MOVE])
         return Found(best, self._tried, trace, before)
 
     # stage 1
@@ -133,6 +131,7 @@ class Search:
 
         key = [REVISION, "scales", preparation.covariance_digest, _contents(self._few)]
         values = self._notebook.once(key, prepare)
+        # Where the scales were read back, the rest still has to be.
         preparation.everything_but_decoders(self._progress)
         return {int(layer): Scale(**scale) for layer, scale in values.items()}
 
@@ -191,7 +190,7 @@ class Search:
     def _moves(self) -> list[tuple[Move, tuple[float, ...]]]:
         """Each with the two factors or steps that it is tried by."""
         return [
-            (_old_memory, (3.0, 1 / 3)),
+            WEIGHT_MOVE,
             (self._shift, (1, -1)),
             (_clamp, (1.5, 1 / 1.5)),
             (_step, (2.0, 0.5)),
@@ -283,6 +282,10 @@ Move = Callable[[Settings, float], Settings]
 
 def _old_memory(settings: Settings, by: float) -> Settings:
     return replace(settings, old_memory=settings.old_memory * by)
+
+
+WEIGHT_MOVE = (_old_memory, (3.0, 1 / 3))
+"""λ, up and down."""
 
 
 def _clamp(settings: Settings, by: float) -> Settings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
 from time import monotonic
 from typing import Any
 
@@ -80,9 +82,9 @@ class Bench:
         cache: Cache,
         layers: Sequence[int],
         n_tokens: int,
-        **options: Any,
+        scratch: Path | None = None,
     ) -> None:
-        self.loaded, self.cache, self._corpus, self._options = loaded, cache, corpus, options
+        self.loaded, self.cache, self._corpus, self._scratch = loaded, cache, corpus, scratch
         self.n_tokens = n_tokens
         every = replace(STANDARD, layers=tuple(layers), mom2_n_tokens=n_tokens)
         self._whole = self._editor(every)
@@ -95,7 +97,9 @@ class Bench:
         return self._whole.preparation
 
     def _editor(self, hparams: HParams) -> Editor:
-        return Editor(self.loaded, hparams, corpus=self._corpus, cache=self.cache, **self._options)
+        return Editor(
+            self.loaded, hparams, corpus=self._corpus, cache=self.cache, scratch=self._scratch
+        )
 
     def editor(self, hparams: HParams) -> Editor:
         """An editor that shares what others have made."""
@@ -149,8 +153,8 @@ class Bench:
             _shares(record, scores[start : start + len(one)])
             for record, start, one in zip(records, starts, asked, strict=True)
         ]
-        hard = [_mean([hard[i] for hard, _ in shares]) for i in range(4)]
-        soft = [_mean([soft[i] for _, soft in shares]) for i in range(4)]
+        hard = [fmean([hard[i] for hard, _ in shares]) for i in range(4)]
+        soft = [fmean([soft[i] for _, soft in shares]) for i in range(4)]
         return Outcome(
             facts=len(records),
             efficacy=hard[0],
@@ -172,14 +176,10 @@ def _shares(record: Record, scores: Sequence[TargetScore]) -> tuple[list[float],
     end = 1 + len(record.paraphrases)
     parts = [wins[:1], wins[1:end], [-win for win in wins[end:]]]
     said = float(scores[0].exact)
-    hard = [_mean([float(win > 0) for win in part]) for part in parts]
-    soft = [_mean([(1 + math.tanh(win / 2)) / 2 for win in part]) for part in parts]
+    hard = [fmean([float(win > 0) for win in part]) for part in parts]
+    soft = [fmean([(1 + math.tanh(win / 2)) / 2 for win in part]) for part in parts]
     return [*hard, said], [*soft, scores[0].p]
 
 
 def _log_p(score: TargetScore) -> float:
-    return _mean(score.log_p)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return fmean(score.log_p)

@@ -64,7 +64,14 @@ class Shell:
         """The block that stays in the first terminal; back when it says that it is ready."""
         with self.log.open("wb") as log:
             command = [BASH, "-c", f"exec {COMMANDS[SERVE]}"]
-            self._server = subprocess.Popen(command, cwd=self.folder, env=self._env, stderr=log)
+            self._server = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._env,
+                stderr=log,
+                # A suite that runs in the background has it ignored, and so would the server.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         begun = time.monotonic()
         while "ready to edit" not in self.log.read_text():
             assert self._server.poll() is None, self.log.read_text()
