@@ -23,11 +23,13 @@ from contracts.limits import (
     MAX_GENERATE_CHARS,
     MAX_LOGIT_BIASES,
     MAX_LOGPROBS,
+    MAX_MESSAGES,
     MAX_NEW_TOKENS,
     MAX_PENALTY,
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
     MAX_STOP_TOKENS,
+    MAX_TASKS,
     MAX_TEMPERATURE,
     MAX_TOKEN_ID,
     MAX_TOP_K,
@@ -159,6 +161,35 @@ class Sampling(BaseModel):
         return value
 
 
+class Message(BaseModel):
+    """One turn of a chat, for the model's own chat template."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="a developer is a system to templates that do not know the role",
+        examples=["user"],
+    )
+    content: str = Field(
+        max_length=MAX_GENERATE_CHARS, examples=["Where is the Eiffel Tower located?"]
+    )
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+
+def check_messages(messages: list[Message], *, continue_final_message: bool) -> None:
+    """Refuse a chat that is too long, or whose last turn is not what is to be gone on from.
+
+    Raises:
+        ValueError: in words that follow the name of the field.
+    """
+    if sum(len(message.content) for message in messages) > MAX_GENERATE_CHARS:
+        raise ValueError(f"must have at most {MAX_GENERATE_CHARS} characters together")
+    if continue_final_message and messages[-1].role != "assistant":
+        raise ValueError("must end with an assistant's turn for continue_final_message")
+
+
 class GenerateRequest(Sampling):
     """Body of `POST /generate`."""
 
@@ -177,28 +208,56 @@ class GenerateRequest(Sampling):
                     "n": 2,
                     "logprobs": 3,
                 },
+                {
+                    "messages": [{"role": "user", "content": "Where is the Eiffel Tower?"}],
+                    "versions": ["v0", "active"],
+                },
             ]
         },
     )
 
-    prompt: str = Field(
+    prompt: str | None = Field(
+        default=None,
         min_length=1,
         max_length=MAX_GENERATE_CHARS,
+        description="a text to go on from; either this or `messages`",
         examples=["The Eiffel Tower is located in the city of"],
+    )
+    messages: Messages | None = Field(
+        default=None,
+        description="a chat to answer, in the model's own chat template",
+        examples=[[{"role": "user", "content": "Where is the Eiffel Tower located?"}]],
+    )
+    continue_final_message: bool = Field(
+        default=False, description="go on with the assistant's turn that ends `messages`"
     )
     version: str = Field(
         default=ACTIVE, description="version id, short id or alias", examples=["active"]
     )
+    versions: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_TASKS,
+        description="ask each of these instead of `version`; the answers come side by side",
+        examples=[["v0", "active"]],
+    )
     stream: bool = Field(default=False, description="answer as server-sent events")
 
-
-class Message(BaseModel):
-    """One turn of a chat, for the model's own chat template."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: str
-    content: str
+    @model_validator(mode="after")
+    def _one_question(self) -> GenerateRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of prompt and messages is required")
+        if self.versions is not None and "version" in self.model_fields_set:
+            raise ValueError("version and versions exclude each other")
+        if self.messages is None:
+            if self.continue_final_message:
+                raise ValueError("continue_final_message goes with messages only")
+            return self
+        try:
+            check_messages(self.messages, continue_final_message=self.continue_final_message)
+        except ValueError as error:
+            raise ValueError(f"messages {error}") from None
+        return self
 
 
 class GenerateTask(BaseModel):
@@ -213,8 +272,14 @@ class GenerateTask(BaseModel):
     prompt: str | None = None
     messages: list[Message] | None = None
     token_ids: list[int] | None = None
+    continue_final_message: bool = Field(
+        default=False, description="go on with the assistant's turn that ends the messages"
+    )
     version: VersionId
     sampling: Sampling
+    cut_to_fit: bool = Field(
+        default=False, description="`max_tokens` gives way where prompt and answer do not fit"
+    )
     deadline: float = Field(description="unix seconds after which nobody waits for a start")
 
     @model_validator(mode="after")
@@ -322,4 +387,12 @@ class Generation(BaseModel):
     choices: list[Choice] | None = Field(
         default=None,
         description="all answers by index where `n` is over 1; the text above is the first one's",
+    )
+
+
+class Generations(BaseModel):
+    """Answer of `POST /generate` with `versions` when it is not streamed."""
+
+    answers: list[Generation] = Field(
+        description="one for each of the request's versions, in their order"
     )

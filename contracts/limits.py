@@ -26,5 +26,8 @@ MAX_BIAS = 100.0
 MAX_LOGPROBS = 20
 """Alternatives shown for each token."""
 MAX_CHOICES = 16
+MAX_MESSAGES = 1_000
+MAX_TASKS = 32
+"""Prompts or versions of one request, each with its choices."""
 MAX_PAGE = 500
 MAX_WAIT_SECONDS = 60

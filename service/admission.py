@@ -1,6 +1,6 @@
-"""A generation on its way to an engine and back: its ticket, its pin, and what is written of it.
+"""A generation on its way to engines and back: its ticket, its pins, and what is written of it.
 
-Nothing here knows how an answer is rendered; `service.generate` does.
+Nothing here knows how an answer is rendered; `service.generate` and `service.openai_api` do.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
 from contracts import retry_after as after
-from contracts.errors import NoVersion, ServiceError, from_problem
+from contracts.errors import NoVersion, ServiceError, Unavailable, from_problem
 from contracts.generation import (
     EndEvent,
     ErrorEvent,
@@ -27,19 +27,23 @@ from contracts.generation import (
     Sampling,
     StartEvent,
     TokenEvent,
+    TokenLogprob,
 )
+from contracts.ids import VersionId
 from registry.registry import Registry
 from service.deps import Context, Ctx
+from service.metrics import Timer
+from service.openapi import TIMING_HEADER, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Ticket:
-    """One request's place with the engines; given back when the answer is out or nobody waits."""
+    """One request's places with the engines; given back when the answer is out or nobody waits."""
 
-    id: str = field(default_factory=lambda: f"gen-{secrets.token_hex(10)}")
-    entry: str | None = None
+    entries: dict[str, str | None] = field(default_factory=dict)
+    """Of each task, by its id: its entry in the engines' queue, once it has one."""
 
 
 async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
@@ -49,67 +53,124 @@ async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
     finally:
         # FastAPI runs this after the last byte, and also when the client has gone away.
         try:
-            await context.engines.forget(ticket.id, ticket.entry)
+            await context.engines.forget(ticket.entries)
         except RedisError as error:
-            log.warning("the stream of %s is left to expire: %s", ticket.id, error)
+            log.warning("the streams of %s are left to expire: %s", list(ticket.entries), error)
 
 
 TicketOf = Annotated[Ticket, Depends(_ticket)]
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """A task that engines can see, on the version that it is pinned to."""
+@dataclass
+class Said:
+    """What came of one choice so far."""
 
-    task: GenerateTask
-    events: AsyncIterator[GenerateEvent | None]
+    text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    end: EndEvent | None = None
+
+    def take_event(self, event: TokenEvent | EndEvent) -> None:
+        """Take what an engine wrote of this choice."""
+        if isinstance(event, EndEvent):
+            self.end = event
+        else:
+            self.text += event.text
+            self.logprobs += event.logprobs or []
+
+
+@dataclass
+class Admitted:
+    """Tasks that engines can see, each on the version that it is pinned to."""
+
+    tasks: Sequence[GenerateTask]
+    events: AsyncIterator[tuple[int, GenerateEvent] | None]
+    timer: Timer
 
     @property
-    def version(self) -> str:
-        return self.task.version
+    def headers(self) -> dict[str, str]:
+        """The versions that answer, and the milliseconds so far, of them those in the queue."""
+        timer = self.timer
+        queue = (
+            "" if timer.queue_seconds is None else f"queue;dur={timer.queue_seconds * 1e3:.1f}, "
+        )
+        return {
+            VERSION_HEADER: ", ".join(task.version for task in self.tasks),
+            TIMING_HEADER: f"{queue}total;dur={timer.seconds * 1e3:.1f}",
+        }
 
-    async def started(self, request: Request) -> StartEvent:
-        """Wait for the start, so that an error before it still has a status of its own.
+    async def started(self, request: Request) -> None:
+        """Wait for the first start, so that an error before it still has a status of its own.
 
         Raises:
-            ServiceError: the engine refuses it, or none took it in time.
+            ServiceError: an engine refuses a task, or none took it in time.
             ClientDisconnect: nobody waits any more.
             RedisError: Redis does not answer.
         """
-        async for event in self.events:
-            if isinstance(event, StartEvent):
-                return event
-            if isinstance(event, ErrorEvent):
-                raise _refusal(event)
+        async for found in self.events:
+            if found is not None and isinstance(found[1], ErrorEvent):
+                raise _refusal(found[1])
+            if found is not None:
+                self.timer.take_event(*found)
+                return
             if await request.is_disconnected():
                 break
         raise ClientDisconnect
 
-    async def answer(self) -> AsyncIterator[TokenEvent | EndEvent | None]:
-        """What comes of it up to the end of its last choice; None now and then while nothing does.
+    async def answer(self) -> AsyncIterator[tuple[int, TokenEvent | EndEvent] | None]:
+        """What comes of each task, by its place, to the end; None now and then while nothing does.
 
         Raises:
-            ServiceError: the engine refused it or failed, or the worker is gone.
-            RedisError: Redis does not answer.
+            ServiceError: an engine refused a task or failed, or the worker is gone, or Redis.
         """
-        left = self.task.sampling.n
-        async for event in self.events:
-            if isinstance(event, ErrorEvent):
-                raise _refusal(event)
-            if not isinstance(event, StartEvent):
-                yield event
-            left -= isinstance(event, EndEvent)
-            if not left:
-                return
+        try:
+            async for found in self.events:
+                if found is None:
+                    yield None
+                    continue
+                place, event = found
+                self.timer.take_event(place, event)
+                if isinstance(event, ErrorEvent):
+                    raise _refusal(event)
+                if not isinstance(event, StartEvent):
+                    yield place, event
+        except RedisError as error:
+            log.warning("lost %s: %s", [task.id for task in self.tasks], error)
+            raise Unavailable("Redis does not answer", retry_after=after.REDIS) from error
+
+    async def whole(self, request: Request) -> list[list[Said]]:
+        """The choices of each task, complete.
+
+        Raises:
+            ServiceError: as `answer` says.
+            ClientDisconnect: nobody waits any more.
+        """
+        said = [[Said() for _ in range(task.sampling.n)] for task in self.tasks]
+        async for found in self.answer():
+            if found is not None:
+                place, event = found
+                said[place][event.choice].take_event(event)
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return said
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one version shall go on from: one of the beginnings that `GenerateTask` takes."""
+
+    version: str
+    beginning: dict[str, Any]
 
 
 async def admit(
-    context: Context, ticket: Ticket, version: str, sampling: Sampling, **beginning: Any
+    context: Context,
+    ticket: Ticket,
+    questions: Sequence[Question],
+    sampling: Sampling,
+    *,
+    cut_to_fit: bool = False,
 ) -> Admitted:
-    """Pin a request to the version that `version` names now, and queue it.
-
-    Args:
-        beginning: what to go on from, as `GenerateTask` takes it.
+    """Pin each question to the version that its name means now, and queue them all.
 
     Raises:
         NotFound: there is no such version or alias.
@@ -117,21 +178,28 @@ async def admit(
         TooManyRequests: the queue is full.
         RedisError: Redis does not answer.
     """
-    task = GenerateTask(
-        id=ticket.id,
-        version=await run_sync(_pin, context.registry, version),
-        sampling=sampling,
-        deadline=time.time() + context.settings.start_timeout,
-        **beginning,
-    )
-    ticket.entry = await context.engines.send(task)
-    return Admitted(task, context.engines.events(task))
+    timer = Timer(context.metrics)
+    pins = await run_sync(_pins, context.registry, [question.version for question in questions])
+    tasks = [
+        GenerateTask(
+            id=f"gen-{secrets.token_hex(10)}",
+            version=pin,
+            sampling=sampling,
+            cut_to_fit=cut_to_fit,
+            deadline=time.time() + context.settings.start_timeout,
+            **question.beginning,
+        )
+        for question, pin in zip(questions, pins, strict=True)
+    ]
+    ticket.entries = {task.id: None for task in tasks}
+    ticket.entries.update(zip(ticket.entries, await context.engines.send(tasks), strict=True))
+    return Admitted(tasks, context.engines.events(tasks), timer)
 
 
-def _pin(registry: Registry, ref: str) -> str:
+def _pins(registry: Registry, refs: Sequence[str]) -> list[VersionId]:
     if registry.versions.tip() < 0:
         raise NoVersion
-    return registry.versions.resolve(ref)
+    return [registry.versions.resolve(ref) for ref in refs]
 
 
 def _refusal(event: ErrorEvent) -> ServiceError:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from contracts import retry_after as after
 from contracts.errors import ServiceError, TooManyRequests, Unavailable
-from contracts.generation import GenerateEvent, GenerateTask, StartEvent
+from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
-from service.streams import START, read_after
+from service.streams import START, read_each_after
 from service.workers import statuses
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,30 @@ _READY_SECONDS = 1.0
 _EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
 
 
+@dataclass
+class _Reading:
+    """How far the answer to one task is read."""
+
+    place: int
+    task: GenerateTask
+    last: str = START
+    worker: str | None = None
+    ends: int = 0
+
+    @property
+    def whole(self) -> bool:
+        return self.ends >= self.task.sampling.n
+
+    def take(self, entry: str, event: GenerateEvent | None) -> None:
+        self.last = entry
+        if isinstance(event, StartEvent):
+            self.worker = event.worker
+        elif isinstance(event, EndEvent):
+            self.ends += 1
+        elif isinstance(event, ErrorEvent):
+            self.ends = self.task.sampling.n
+
+
 class Engines:
     """Generation engines of all workers, reached through Redis streams."""
 
@@ -32,8 +57,8 @@ class Engines:
         self._max_queue = max_queue
         self._ready_until = 0.0
 
-    async def send(self, task: GenerateTask) -> str:
-        """Open the answer's stream and queue the task; the queue's entry id.
+    async def send(self, tasks: Sequence[GenerateTask]) -> list[str]:
+        """Open a stream for the answer to each task and queue them all; the queue's entry ids.
 
         Raises:
             Unavailable: no live worker is ready.
@@ -46,44 +71,63 @@ class Engines:
                 f"{self._max_queue} generation requests wait already",
                 retry_after=after.NO_ENGINE,
             )
-        output = output_stream(task.id)
         async with self._redis.pipeline() as pipe:
-            pipe.xadd(output, {"open": "1"})
-            pipe.expire(output, self._lifetime(task))
-            pipe.xadd(GENERATE_STREAM, {"task": task.model_dump_json()})
-            _, _, entry = await pipe.execute()
-        return str(entry)
+            for task in tasks:
+                pipe.xadd(output_stream(task.id), {"open": "1"})
+                pipe.expire(output_stream(task.id), self._lifetime(task))
+            for task in tasks:
+                pipe.xadd(GENERATE_STREAM, {"task": task.model_dump_json()})
+            entries = (await pipe.execute())[-len(tasks) :]
+        return [str(entry) for entry in entries]
 
-    async def events(self, task: GenerateTask) -> AsyncIterator[GenerateEvent | None]:
-        """What the engine writes, in order; None when nothing came for `TICK_SECONDS`.
+    async def events(
+        self, tasks: Sequence[GenerateTask]
+    ) -> AsyncIterator[tuple[int, GenerateEvent] | None]:
+        """What engines write of each task, by its place, in order; ends with the last answer's end.
+
+        None comes when nothing else did for `TICK_SECONDS`.
 
         Raises:
             Unavailable: nobody started before the deadline, or the worker or the stream is gone.
             RedisError: Redis does not answer.
         """
-        output, last = output_stream(task.id), START
-        worker: str | None = None
+        left = {output_stream(task.id): _Reading(i, task) for i, task in enumerate(tasks)}
         renewed = time.monotonic()
-        while True:
-            rows = await read_after(self._redis, output, last, TICK_SECONDS)
-            last = rows[-1][0] if rows else last
-            for _, fields in rows:
-                if "event" in fields:
-                    event = _parse(fields["event"])
-                    worker = event.worker if isinstance(event, StartEvent) else worker
-                    yield event
-            if not rows:
-                await self._check_alive(task, worker)
+        while left:
+            last = {output: reading.last for output, reading in left.items()}
+            found = await read_each_after(self._redis, last, TICK_SECONDS)
+            for output, rows in found.items():
+                reading = left[output]
+                for entry, fields in rows:
+                    event = _parse(fields["event"]) if "event" in fields else None
+                    reading.take(entry, event)
+                    if event is not None:
+                        yield reading.place, event
+                if reading.whole:
+                    del left[output]
+            if not found:
+                for reading in left.values():
+                    await self._check_alive(reading.task, reading.worker)
                 yield None
             if time.monotonic() - renewed > EXPIRE_SECONDS / 4:
-                await self._redis.expire(output, self._lifetime(task))
+                for output, reading in left.items():
+                    await self._redis.expire(output, self._lifetime(reading.task))
                 renewed = time.monotonic()
 
-    async def forget(self, task_id: str, entry: str | None) -> None:
-        """Nobody wants the answer any more: an engine that works on it drops it."""
-        await self._redis.delete(output_stream(task_id))
-        if entry is not None:
-            await self._redis.xdel(GENERATE_STREAM, entry)
+    async def forget(self, entries: Mapping[str, str | None]) -> None:
+        """Nobody wants the answers any more: an engine that works on one drops it.
+
+        Args:
+            entries: of each task, by its id: its entry in the queue if that is known.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        if entries:
+            await self._redis.delete(*(output_stream(task_id) for task_id in entries))
+        queued = [entry for entry in entries.values() if entry is not None]
+        if queued:
+            await self._redis.xdel(GENERATE_STREAM, *queued)
 
     async def depth(self) -> int:
         """Requests that no engine has taken yet.

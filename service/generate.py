@@ -1,45 +1,35 @@
-"""`/generate`: one prompt, one version, as JSON or as server-sent events."""
+"""`/generate`: one question to one version or to several, as JSON or as server-sent events."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
-from pydantic import BaseModel
-from redis.exceptions import RedisError
-from starlette.requests import ClientDisconnect
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse
 
-from contracts.errors import ServiceError, Unavailable
+from contracts.errors import ServiceError
 from contracts.generation import (
+    BEGINNINGS,
     Choice,
     EndEvent,
     GenerateRequest,
     Generation,
+    Generations,
     Sampling,
-    TokenEvent,
-    TokenLogprob,
     Usage,
 )
-from service.admission import Admitted, TicketOf, admit
+from service.admission import Admitted, Question, Said, TicketOf, admit
 from service.deps import Ctx, json_only
-from service.metrics import Timer
-from service.openapi import GENERATED, VERSION_HEADER
+from service.openapi import GENERATED
+from service.sse import DONE, STREAM_HEADERS, json_event, pinging
 
-log = logging.getLogger(__name__)
 router = APIRouter(tags=["generate"])
-
-DONE = format_sse_event(data_str="[DONE]")
-PING_TICKS = 15
-HIDDEN = {"type", "worker"}
-"""Of events."""
 
 
 @router.post(
     "/generate",
-    response_model=Generation,
+    response_model=Generation | Generations,
     response_model_exclude_none=True,
     dependencies=[Depends(json_only)],
     responses=GENERATED,
@@ -50,62 +40,45 @@ async def generate(
     request: Request,
     response: Response,
     ticket: TicketOf,
-) -> Generation | EventSourceResponse:
-    """Continue a prompt with one version, fixed at admission and named in `X-Memit-Version`."""
-    timer = Timer(context.metrics)
+) -> Generation | Generations | EventSourceResponse:
+    """Continue a prompt or answer a chat, with versions fixed at admission.
+
+    `X-Memit-Version` names them.
+    """
     sampling = Sampling(**asked.model_dump(include=set(Sampling.model_fields)))
-    admitted = await admit(context, ticket, asked.version, sampling, prompt=asked.prompt)
-    headers = {VERSION_HEADER: admitted.version}
-    if not asked.stream:
-        response.headers.update(headers)
-        return await _whole(admitted, timer, request)
-    start = await admitted.started(request)
-    return EventSourceResponse(
-        _stream(start, admitted, timer),
-        headers={**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    names = [asked.version] if asked.versions is None else asked.versions
+    beginning = asked.model_dump(include={*BEGINNINGS, "continue_final_message"})
+    questions = [Question(name, beginning) for name in names]
+    admitted = await admit(context, ticket, questions, sampling)
+    several = asked.versions is not None
+    if asked.stream:
+        await admitted.started(request)
+        headers = admitted.headers | STREAM_HEADERS
+        return EventSourceResponse(_stream(admitted, several), headers=headers)
+    answers = [
+        _generation(admitted, place, said)
+        for place, said in enumerate(await admitted.whole(request))
+    ]
+    response.headers.update(admitted.headers)
+    return Generations(answers=answers) if several else answers[0]
 
 
-@dataclass
-class _Parts:
-    """What came of one choice so far."""
-
-    text: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    end: EndEvent | None = None
-
-
-async def _whole(admitted: Admitted, timer: Timer, request: Request) -> Generation:
-    parts = [_Parts() for _ in range(admitted.task.sampling.n)]
-    async for event in admitted.answer():
-        if isinstance(event, TokenEvent):
-            timer.token()
-            parts[event.choice].text.append(event.text)
-            parts[event.choice].logprobs += event.logprobs or []
-        elif isinstance(event, EndEvent):
-            timer.end(event.finish_reason)
-            parts[event.choice].end = event
-        if await request.is_disconnected():
-            raise ClientDisconnect
-    return _generation(admitted, parts)
-
-
-def _generation(admitted: Admitted, parts: list[_Parts]) -> Generation:
-    shown = admitted.task.sampling.logprobs is not None
-    ends = [part.end for part in parts if part.end is not None]
+def _generation(admitted: Admitted, place: int, said: list[Said]) -> Generation:
+    task = admitted.tasks[place]
+    ends = [one.end for one in said if one.end is not None]
     choices = [
         Choice(
             index=index,
-            text="".join(part.text),
+            text=one.text,
             finish_reason=end.finish_reason,
-            logprobs=part.logprobs if shown else None,
+            logprobs=None if task.sampling.logprobs is None else one.logprobs,
         )
-        for index, (part, end) in enumerate(zip(parts, ends, strict=True))
+        for index, (one, end) in enumerate(zip(said, ends, strict=True))
     ]
     return Generation(
-        id=admitted.task.id,
+        id=task.id,
         text=choices[0].text,
-        version=admitted.version,
+        version=task.version,
         finish_reason=choices[0].finish_reason,
         usage=Usage(
             prompt_tokens=ends[0].usage.prompt_tokens,
@@ -116,34 +89,23 @@ def _generation(admitted: Admitted, parts: list[_Parts]) -> Generation:
     )
 
 
-async def _stream(start: BaseModel, admitted: Admitted, timer: Timer) -> AsyncIterator[bytes]:
-    hidden = HIDDEN if admitted.task.sampling.n > 1 else HIDDEN | {"choice"}
-    yield _event("start", start, hidden)
-    quiet = 0
+async def _stream(admitted: Admitted, several: bool) -> AsyncIterator[bytes]:
+    """Events; those of several versions name their `answer` by its place in the request."""
+    hidden = {"type"} if admitted.tasks[0].sampling.n > 1 else {"type", "choice"}
+
+    def event_of(place: int, name: str, data: dict[str, Any]) -> bytes:
+        return json_event({"answer": place, **data} if several else data, name)
+
+    for place, task in enumerate(admitted.tasks):
+        yield event_of(place, "start", {"id": task.id, "version": task.version})
     try:
-        async for event in admitted.answer():
-            quiet = quiet + 1 if event is None else 0
-            if quiet and quiet % PING_TICKS == 0:
+        async for found in pinging(admitted.answer()):
+            if found is None:
                 yield KEEPALIVE_COMMENT
-            elif isinstance(event, TokenEvent):
-                timer.token()
-                yield _event("token", event, hidden)
-            elif isinstance(event, EndEvent):
-                timer.end(event.finish_reason)
-                yield _event("end", event, hidden)
+                continue
+            place, event = found
+            name = "end" if isinstance(event, EndEvent) else "token"
+            yield event_of(place, name, event.model_dump(exclude=hidden, exclude_none=True))
         yield DONE
     except ServiceError as error:
-        yield _error(error)
-    except RedisError as error:
-        log.warning("lost %s: %s", admitted.task.id, error)
-        yield _error(Unavailable("Redis does not answer"))
-
-
-def _event(name: str, data: BaseModel, hidden: set[str]) -> bytes:
-    shown = data.model_dump_json(exclude=hidden, exclude_none=True)
-    return format_sse_event(event=name, data_str=shown)
-
-
-def _error(error: ServiceError) -> bytes:
-    problem = error.problem("/generate")
-    return format_sse_event(event="error", data_str=problem.model_dump_json())
+        yield json_event(error.problem("/generate").model_dump(), "error")

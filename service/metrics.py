@@ -15,6 +15,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.edits import EditState
+from contracts.generation import EndEvent, GenerateEvent, StartEvent, TokenEvent
 from contracts.versions import AliasRecord, Version
 from contracts.workers import WorkerStatus
 
@@ -140,26 +141,38 @@ class Metrics:
 
 
 class Timer:
-    """Latencies of one generation, from its creation on."""
+    """Latencies of one request for generations, from its creation on."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._begun = time.perf_counter()
-        self._last: float | None = None
+        self._last: dict[tuple[int, int], float] = {}
+        """When text of each answer came: of each task and choice."""
+        self.queue_seconds: float | None = None
+        """From the request to its first start, once there is one."""
 
-    def token(self) -> None:
-        """Text came."""
+    @property
+    def seconds(self) -> float:
+        """Since the request."""
+        return time.perf_counter() - self._begun
+
+    def take_event(self, place: int, event: GenerateEvent) -> None:
+        """Observe what came of the task at `place`."""
+        if isinstance(event, StartEvent) and self.queue_seconds is None:
+            self.queue_seconds = self.seconds
+        elif isinstance(event, TokenEvent):
+            self._token((place, event.choice))
+        elif isinstance(event, EndEvent):
+            self._metrics.whole.observe(self.seconds)
+            self._metrics.success.labels(finished_reason=event.finish_reason).inc()
+
+    def _token(self, answer: tuple[int, int]) -> None:
         now = time.perf_counter()
-        if self._last is None:
+        if not self._last:
             self._metrics.first_token.observe(now - self._begun)
-        else:
-            self._metrics.between_tokens.observe(now - self._last)
-        self._last = now
-
-    def end(self, finish_reason: str) -> None:
-        """A choice is complete."""
-        self._metrics.whole.observe(time.perf_counter() - self._begun)
-        self._metrics.success.labels(finished_reason=finish_reason).inc()
+        elif answer in self._last:
+            self._metrics.between_tokens.observe(now - self._last[answer])
+        self._last[answer] = now
 
 
 class RequestTimer:

@@ -22,6 +22,7 @@ Every error is `application/problem+json` (RFC 9457).
 """
 
 VERSION_HEADER = "X-Memit-Version"
+TIMING_HEADER = "Server-Timing"
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
@@ -55,10 +56,15 @@ GENERATED: Responses = {
         "last of them `[DONE]`.",
         "headers": {
             VERSION_HEADER: {
-                "description": "the version that answers",
+                "description": "the version that answers; of several all, in the order asked",
                 "schema": {"type": "string"},
                 "example": "v1-9f3c2a71b0de",
-            }
+            },
+            TIMING_HEADER: {
+                "description": "milliseconds until an engine began, and until this header was sent",
+                "schema": {"type": "string"},
+                "example": "queue;dur=4.1, total;dur=312.5",
+            },
         },
         "content": {
             "text/event-stream": {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -17,9 +18,22 @@ async def read_after(redis: Redis, stream: str, last: str, wait_seconds: float) 
     Raises:
         RedisError: Redis does not answer.
     """
-    found = await redis.xread({stream: last}, block=int(wait_seconds * 1000))
-    # With one stream asked for there is at most one answer: [[stream, rows]].
-    return cast(list[Row], found[0][1]) if found else []  # type: ignore[index]
+    return (await read_each_after(redis, {stream: last}, wait_seconds)).get(stream, [])
+
+
+async def read_each_after(
+    redis: Redis, last: Mapping[str, str], wait_seconds: float
+) -> dict[str, list[Row]]:
+    """Entries of each stream after the id that `last` has for it; none of those with none.
+
+    Waits for the first entry of any, at most `wait_seconds`.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    streams: dict[Any, Any] = dict(last)
+    found = await redis.xread(streams, block=int(wait_seconds * 1000))
+    return dict(cast(list[tuple[str, list[Row]]], found or []))
 
 
 async def newest(redis: Redis, stream: str) -> Row | None:

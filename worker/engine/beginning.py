@@ -32,7 +32,7 @@ def beginning(
     if len(ids) >= limit:
         reason = f"has {len(ids)} tokens; at most {limit - 1} leave room for an answer"
         raise _refused(field, reason, limit - 1)
-    if len(ids) + task.sampling.max_tokens > limit:
+    if len(ids) + task.sampling.max_tokens > limit and not task.cut_to_fit:
         reason = (
             f"is {task.sampling.max_tokens} after a prompt of {len(ids)} tokens; "
             f"{limit} fit together"
@@ -61,17 +61,33 @@ def _ids(task: GenerateTask, tokenizer: Any) -> list[int]:
 
 
 def _chat(task: GenerateTask, tokenizer: Any) -> str:
-    """The chat up to where the assistant's turn begins."""
+    """The chat up to where the assistant's turn begins, or as far as it has come."""
     if tokenizer.chat_template is None:
         raise _refused("/messages", "cannot be read: the model has no chat template")
     messages = [message.model_dump() for message in task.messages or ()]
+    if "developer" not in tokenizer.chat_template:
+        for message in messages:
+            message["role"] = message["role"].replace("developer", "system")
+    going_on = task.continue_final_message
     try:
         text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages,
+            tokenize=False,
+            add_generation_prompt=not going_on,
+            continue_final_message=going_on,
         )
-    except TemplateError as error:
+    except (TemplateError, ValueError) as error:
         raise _refused("/messages", f"do not fit the model's chat template: {error}") from error
     return text
+
+
+def cut_to_fit(task: GenerateTask, prompt_tokens: int, limit: int) -> GenerateTask:
+    """The task with no more than what `limit` leaves for the answer, if it may be cut."""
+    room = limit - prompt_tokens
+    if not task.cut_to_fit or task.sampling.max_tokens <= room:
+        return task
+    sampling = task.sampling.model_copy(update={"max_tokens": room})
+    return task.model_copy(update={"sampling": sampling})
 
 
 def _refused(field: str, reason: str, limit: int | None = None) -> InvalidRequest:

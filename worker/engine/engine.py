@@ -22,7 +22,7 @@ from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch, pad_left
-from worker.engine.beginning import beginning
+from worker.engine.beginning import beginning, cut_to_fit
 from worker.engine.requests import Language, Request, Sink, requests_of
 from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
@@ -128,6 +128,7 @@ class Engine:
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return
+        task = cut_to_fit(task, len(ids), self._limit)
         self._waiting += requests_of(task, sink, ids, self._language)
 
     def drop(self, request_id: str) -> None:

@@ -15,8 +15,8 @@ from tests.unit.worker.engine.stage import task as text_task
 
 TEMPLATE = (
     "{% for message in messages %}"
-    "{% if message.role not in ['system', 'user', 'assistant'] %}"
-    "{{ raise_exception('no role ' + message.role) }}{% endif %}"
+    "{% if message.role not in ['system', 'user', 'assistant'] or loop.first and "
+    "message.role == 'assistant' %}{{ raise_exception('no ' + message.role + ' here') }}{% endif %}"
     "{{ message.role }}: {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
@@ -29,11 +29,17 @@ def task(version: str, **beginning: Any) -> GenerateTask:
     return GenerateTask.model_validate({**plain.model_dump(exclude={"prompt"}), **beginning})
 
 
-def asked(registry_path: Path, template: str | None = TEMPLATE, **beginning: Any) -> Listener:
+def asked(
+    registry_path: Path,
+    template: str | None = TEMPLATE,
+    *,
+    max_context: int = 2_048,
+    **beginning: Any,
+) -> Listener:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
     stage = make_stage("llama", registry_path, tokenizer)
-    engine, listener = stage.engine(), Listener()
+    engine, listener = stage.engine(max_context=max_context), Listener()
     engine.submit(task(stage.base_version, **beginning), listener)
     if engine.busy:
         run_until(engine, lambda: listener.done)
@@ -70,9 +76,34 @@ def test_a_model_without_a_template_has_no_chats(tmp_path: Path) -> None:
 
 
 def test_what_the_template_refuses_is_said_in_its_words(tmp_path: Path) -> None:
-    strange = [Message(role="tool", content="42")]
+    strange = [Message(role="assistant", content="42")]
     reason = refused(asked(tmp_path, messages=strange))
-    assert reason == "/messages do not fit the model's chat template: no role tool"
+    assert reason == "/messages do not fit the model's chat template: no assistant here"
+
+
+def test_a_developer_is_a_system_where_the_template_knows_none(tmp_path: Path) -> None:
+    chat = [Message(role="developer", content="Be brief."), CHAT[1]]
+    assert said(asked(tmp_path / "a", messages=chat)) == said(asked(tmp_path / "b", messages=CHAT))
+
+
+def test_an_assistants_turn_is_gone_on_with(tmp_path: Path) -> None:
+    begun = [*CHAT, Message(role="assistant", content="Anna is")]
+    going_on = asked(tmp_path / "chat", messages=begun, continue_final_message=True)
+    text = asked(tmp_path / "text", prompt=f"{RENDERED} Anna is")
+    assert said(going_on) == said(text)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_answer_is_cut_to_what_fits_where_the_task_says_so(tmp_path: Path, cut: bool) -> None:
+    long = Sampling(max_tokens=4_000, ignore_eos=True)
+    listener = asked(tmp_path, max_context=32, prompt="Anna", sampling=long, cut_to_fit=cut)
+    if cut:
+        assert listener.end is not None
+        assert listener.end.finish_reason == "length"
+        used = listener.end.usage
+        assert used.prompt_tokens + used.completion_tokens == 32
+    else:
+        assert refused(listener).startswith("/max_tokens is 4000 after a prompt of")
 
 
 def test_a_template_cannot_reach_what_is_outside(tmp_path: Path) -> None:
