@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -175,19 +176,32 @@ class Message(BaseModel):
     )
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-
-
-def check_messages(messages: list[Message], *, continue_final_message: bool) -> None:
-    """Refuse a chat that is too long, or whose last turn is not what is to be gone on from.
-
-    Raises:
-        ValueError: in words that follow the name of the field.
-    """
+def _within_limit(messages: list[Message]) -> list[Message]:
     if sum(len(message.content) for message in messages) > MAX_GENERATE_CHARS:
         raise ValueError(f"must have at most {MAX_GENERATE_CHARS} characters together")
-    if continue_final_message and messages[-1].role != "assistant":
-        raise ValueError("must end with an assistant's turn for continue_final_message")
+    return messages
+
+
+Messages = Annotated[
+    list[Message],
+    Field(min_length=1, max_length=MAX_MESSAGES),
+    AfterValidator(_within_limit),
+]
+
+
+def final_message_goes_on(going_on: bool, info: ValidationInfo) -> bool:
+    """Validator of `continue_final_message`, which needs an assistant's turn at the end.
+
+    Raises:
+        ValueError: there is none.
+    """
+    messages: list[Message] | None = info.data.get("messages", [])
+    if going_on and messages != [] and (messages is None or messages[-1].role != "assistant"):
+        raise ValueError("needs messages that end with an assistant's turn")
+    return going_on
+
+
+ContinueFinalMessage = Annotated[bool, AfterValidator(final_message_goes_on)]
 
 
 class GenerateRequest(Sampling):
@@ -228,7 +242,7 @@ class GenerateRequest(Sampling):
         description="a chat to answer, in the model's own chat template",
         examples=[[{"role": "user", "content": "Where is the Eiffel Tower located?"}]],
     )
-    continue_final_message: bool = Field(
+    continue_final_message: ContinueFinalMessage = Field(
         default=False, description="go on with the assistant's turn that ends `messages`"
     )
     version: str = Field(
@@ -249,14 +263,6 @@ class GenerateRequest(Sampling):
             raise ValueError("exactly one of prompt and messages is required")
         if self.versions is not None and "version" in self.model_fields_set:
             raise ValueError("version and versions exclude each other")
-        if self.messages is None:
-            if self.continue_final_message:
-                raise ValueError("continue_final_message goes with messages only")
-            return self
-        try:
-            check_messages(self.messages, continue_final_message=self.continue_final_message)
-        except ValueError as error:
-            raise ValueError(f"messages {error}") from None
         return self
 
 

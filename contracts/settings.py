@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.limits import MAX_NAME_CHARS
+
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -48,6 +50,12 @@ class Settings(BaseSettings):
         default=None, description="file with the Redis password, for containers"
     )
     host: str = Field(default="127.0.0.1", description="address the API listens on")
+    served_model_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_NAME_CHARS,
+        description="name of the model under /v1; by default that of the base model",
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="port the API listens on")
 
     # the model

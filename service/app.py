@@ -37,6 +37,9 @@ from service.error_shapes import ErrorShape, problem_json
 from service.jobs import Jobs
 from service.limits import DeclaredLength
 from service.metrics import Metrics, RequestTimer
+from service.openai_api.errors import openai_error
+from service.openai_api.router import router as openai_router
+from service.request_id import RequestId
 from service.tokens import TokenChecks
 
 ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
@@ -48,6 +51,7 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (aliases.router, problem_json),
     (blobs.router, problem_json),
     (probes.router, problem_json),
+    (openai_router, openai_error),
 )
 """Each with the shape of its errors, which holds for all paths under its prefix."""
 CONNECT_SECONDS = 2.0
@@ -95,6 +99,7 @@ def create_app(
     app = FastAPI(lifespan=lifespan, title=openapi.TITLE, version=openapi.VERSION)
     app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTimer)
+    app.add_middleware(RequestId)
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
     api = APIRouter(responses=openapi.PROBLEMS, max_body_size=settings.max_body_bytes)
     for router, _ in routers:

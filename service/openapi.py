@@ -18,7 +18,8 @@ DESCRIPTION = """
 Keep a language model's facts current without retraining. Post facts to `/edits`, get a new
 immutable version of the weights, ask it by `/generate`, take any fact back later.
 
-Every error is `application/problem+json` (RFC 9457).
+Every error is `application/problem+json` (RFC 9457); under `/v1`, which is OpenAI's API, it has the
+shape that OpenAI's clients know.
 """
 
 VERSION_HEADER = "X-Memit-Version"
@@ -50,22 +51,23 @@ ACCEPTED: Responses = {
     }
 }
 
+ANSWER_HEADERS: dict[str, Any] = {
+    VERSION_HEADER: {
+        "description": "the version that answers; of several all, in the order asked",
+        "schema": {"type": "string"},
+        "example": "v1-9f3c2a71b0de",
+    },
+    TIMING_HEADER: {
+        "description": "milliseconds until an engine began, and until this header was sent",
+        "schema": {"type": "string"},
+        "example": "queue;dur=4.1, total;dur=312.5",
+    },
+}
 GENERATED: Responses = {
     200: {
         "description": "The continuation, or all where `n` is over 1; with `stream` as events, the "
         "last of them `[DONE]`.",
-        "headers": {
-            VERSION_HEADER: {
-                "description": "the version that answers; of several all, in the order asked",
-                "schema": {"type": "string"},
-                "example": "v1-9f3c2a71b0de",
-            },
-            TIMING_HEADER: {
-                "description": "milliseconds until an engine began, and until this header was sent",
-                "schema": {"type": "string"},
-                "example": "queue;dur=4.1, total;dur=312.5",
-            },
-        },
+        "headers": ANSWER_HEADERS,
         "content": {
             "text/event-stream": {
                 "itemSchema": {

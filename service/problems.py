@@ -27,6 +27,7 @@ from contracts.errors import (
 )
 from registry.errors import RegistryError
 from service.error_shapes import ErrorShape, ErrorShapes
+from service.request_id import HEADER as REQUEST_ID
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def field_error(error: dict[str, Any]) -> FieldError:
 
     A parameter outside the body is named plainly (`limit`, `If-Match`).
     """
-    place, *path = error["loc"]
+    place, *path = (part for part in error["loc"] if part != "[key]")  # as pydantic marks keys
     if place == "body":
         field = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     else:
@@ -161,8 +162,10 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
 
     @app.exception_handler(Exception)
     async def on_unexpected(request: Request, _: Exception) -> Response:
-        # Starlette raises the error again after this answer, and uvicorn logs its traceback.
-        return answer(request, ServiceError("an unexpected error; the log of the service says why"))
+        # Starlette raises the error again after this answer, and uvicorn logs its traceback. The
+        # answer is written outside of all middleware.
+        error = ServiceError("an unexpected error; the log of the service says why")
+        return answer(request, error, {REQUEST_ID: request.state.request_id})
 
 
 def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:

@@ -16,6 +16,7 @@ from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
 from service.app import create_app
+from service.openai_api.requests import ChatRequest, CompletionRequest
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,8 @@ def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -
     shown = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
     for model in (
         AliasUpdate,
+        ChatRequest,
+        CompletionRequest,
         Edit,
         EditRequest,
         Fact,
@@ -56,12 +59,20 @@ def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -
             model.model_validate(example)
 
 
-def test_every_operation_answers_errors_with_a_problem(described: dict[str, Any]) -> None:
-    operations = [operation for path in described["paths"].values() for operation in path.values()]
+def test_every_operation_answers_errors_in_its_shape(described: dict[str, Any]) -> None:
+    operations = [
+        (path, operation)
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+    ]
     assert operations
-    for operation in operations:
-        content = operation["responses"]["default"]["content"]
-        assert content["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+    for path, operation in operations:
+        ((media_type, content),) = operation["responses"]["default"]["content"].items()
+        shape = content["schema"]["$ref"].rpartition("/")[2]
+        expected = ("application/problem+json", "Problem")
+        if path.startswith("/v1/"):
+            expected = ("application/json", "ErrorAnswer")
+        assert (media_type, shape) == expected
         assert "422" not in operation["responses"]
         assert operation["summary"]
     assert "HTTPValidationError" not in described["components"]["schemas"]
@@ -86,6 +97,10 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/versions/{ref}/ledger",
         "/aliases",
         "/aliases/{name}",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/completions",
+        "/v1/chat/completions",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -1,0 +1,84 @@
+"""`/v1/completions`: one prompt or several, gone on with by one version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from contracts.generation import EndEvent, TokenEvent, TokenLogprob
+from service.admission import TicketOf
+from service.deps import Ctx, json_only
+from service.openai_api.answers import ANSWERED, Completion, CompletionChoice, Logprobs
+from service.openai_api.asking import ask
+from service.openai_api.requests import CompletionRequest
+
+KIND = "text_completion"
+
+router = APIRouter()
+
+
+@router.post(
+    "/completions",
+    response_model=Completion,
+    dependencies=[Depends(json_only)],
+    responses=ANSWERED,
+)
+async def complete(
+    asked: CompletionRequest, context: Ctx, request: Request, response: Response, ticket: TicketOf
+) -> Any:
+    """Go on with a text; `system_fingerprint` is the version that did."""
+    beginnings: list[dict[str, Any]] = [
+        {"prompt" if isinstance(prompt, str) else "token_ids": prompt} for prompt in asked.prompt
+    ]
+    asking = await ask(context, ticket, asked, "cmpl", beginnings)
+    echoed = [str(prompt) if asked.echo else "" for prompt in asked.prompt for _ in range(asked.n)]
+    if asked.stream:
+        first = [_choice(i, text, None, None) for i, text in enumerate(echoed) if text]
+        render = _Renderer(shown=asked.logprobs is not None)
+        return await asking.stream(request, KIND, [*first], render, asked.include_usage)
+    ended, usage = await asking.whole(request)
+    shown = asked.logprobs is not None
+    choices = [
+        _choice(i, echoed[i] + said.text, _logprobs(said.logprobs, 0) if shown else None, end)
+        for i, (said, end) in enumerate(ended)
+    ]
+    response.headers.update(asking.admitted.headers)
+    return Completion(**asking.head, choices=choices, usage=usage)
+
+
+class _Renderer:
+    """Choices of chunks; knows how much of each answer went before."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._offsets: dict[int, int] = {}
+
+    def __call__(self, index: int, event: TokenEvent | EndEvent) -> CompletionChoice:
+        if isinstance(event, EndEvent):
+            return _choice(index, "", None, event)
+        offset = self._offsets.get(index, 0)
+        found = event.logprobs or []
+        self._offsets[index] = offset + sum(len(one.token) for one in found)
+        return _choice(index, event.text, _logprobs(found, offset) if self._shown else None, None)
+
+
+def _choice(
+    index: int, text: str, logprobs: Logprobs | None, end: EndEvent | None
+) -> CompletionChoice:
+    reason = None if end is None else end.finish_reason
+    return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=reason)
+
+
+def _logprobs(found: list[TokenLogprob], offset: int) -> Logprobs:
+    """Of these tokens, the first of which begins at the character `offset`."""
+    offsets = []
+    for one in found:
+        offsets.append(offset)
+        offset += len(one.token)
+    return Logprobs(
+        tokens=[one.token for one in found],
+        token_logprobs=[one.logprob for one in found],
+        top_logprobs=[{top.token: top.logprob for top in (*one.top, one)} for one in found],
+        text_offset=offsets,
+    )

@@ -1,0 +1,52 @@
+"""`/v1/models`: every version of the facts is a model name."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from contracts.settings import Settings
+from contracts.versions import ACTIVE, VersionStatus
+from registry.registry import Registry
+from service.deps import Ctx
+from service.openai_api.answers import ModelCard, ModelList
+from service.openai_api.names import AT, BASE, ref_of, served_name, version_of
+
+NEWEST = 20
+"""Versions that the list shows by number; any other answers all the same."""
+
+router = APIRouter()
+
+
+@router.get("/models")
+def list_models(context: Ctx) -> ModelList:
+    """What `active` names, the untouched model, all aliases and the newest versions."""
+    registry = context.registry
+    name = served_name(registry, context.settings)
+    ids, _ = registry.versions.page(NEWEST)
+    numbered = [
+        version.partition("-")[0]
+        for version in ids
+        if registry.versions.get(version).status is VersionStatus.COMMITTED
+    ]
+    aliases = [alias for alias in registry.aliases.names() if alias != ACTIVE]
+    names = [name, *(f"{name}{AT}{ref}" for ref in (BASE, *aliases, *numbered))]
+    return ModelList(data=[_card(registry, context.settings, model) for model in names])
+
+
+@router.get("/models/{model:path}")
+def get_model(model: str, context: Ctx) -> ModelCard:
+    """One of them, or any other version by `NAME@v12`."""
+    return _card(context.registry, context.settings, model)
+
+
+def _card(registry: Registry, settings: Settings, model: str) -> ModelCard:
+    name = served_name(registry, settings)
+    version = version_of(registry, ref_of(name, model), model)
+    manifest = registry.versions.get(version)
+    return ModelCard(
+        id=model,
+        created=int(manifest.created_at),
+        root=manifest.model,
+        parent=None if manifest.seq == 0 else f"{name}{AT}{BASE}",
+        version=version,
+    )
