@@ -74,7 +74,7 @@ check-newest: RESOLUTION := highest
 check-oldest check-newest: setup ## Fast tests and demo with the oldest, the newest releases allowed
 	$(UV) venv --quiet --clear --python $(PYTHON) .$@
 	$(UV) pip install --python .$@ --resolution $(RESOLUTION) --upgrade --only-binary :all: -r pyproject.toml --extra all --extra corpus --extra eval
-	$(UV) pip install --python .$@ hypothesis peft pytest pytest-timeout pytest-xdist pyyaml
+	$(UV) pip install --python .$@ hypothesis langchain-openai openai peft pytest pytest-timeout pytest-xdist pyyaml
 	$(UV) pip install --python .$@ --no-deps -e .
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py

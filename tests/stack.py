@@ -36,6 +36,7 @@ class Stack:
 
     def __init__(self, home: Path, model: Path | str, threads: int = 1, **settings: Any) -> None:
         self.home = home
+        self.model = model
         home.mkdir(parents=True, exist_ok=True)
         self.redis = EmbeddedRedis(home / "redis")
         self.port = free_port()
