@@ -21,7 +21,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contracts.generation import GenerateTask, Sampling
+from contracts.generation import GenerateTask
+from contracts.sampling import Sampling
 from memit_core.corpus import default_corpus
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.loading import LoadedModel, load_model

@@ -24,12 +24,12 @@ from contracts.generation import (
     ErrorEvent,
     GenerateEvent,
     GenerateTask,
-    Sampling,
     StartEvent,
     TokenEvent,
     TokenLogprob,
 )
 from contracts.ids import VersionId
+from contracts.sampling import Sampling
 from registry.registry import Registry
 from service.deps import Context, Ctx
 from service.metrics import Timer

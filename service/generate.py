@@ -16,9 +16,9 @@ from contracts.generation import (
     GenerateRequest,
     Generation,
     Generations,
-    Sampling,
     Usage,
 )
+from contracts.sampling import Sampling
 from service.admission import Admitted, Question, Said, TicketOf, admit
 from service.deps import Ctx, json_only
 from service.openapi import GENERATED

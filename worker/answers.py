@@ -11,15 +11,9 @@ from dataclasses import dataclass, field
 import torch
 
 from contracts.errors import ServiceError, Unavailable
-from contracts.generation import (
-    EndEvent,
-    ErrorEvent,
-    GenerateTask,
-    Sampling,
-    StartEvent,
-    TokenEvent,
-)
+from contracts.generation import EndEvent, ErrorEvent, GenerateTask, StartEvent, TokenEvent
 from contracts.ids import VersionId
+from contracts.sampling import Sampling
 from memit_core.loading import LoadedModel
 from memit_core.progress import ProgressCallback
 from worker.engine.engine import Engine

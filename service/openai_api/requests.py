@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.generation import ContinueFinalMessage, Messages, Sampling
+from contracts.chats import ContinueFinalMessage, Messages
 from contracts.limits import (
     MAX_GENERATE_CHARS,
     MAX_LOGPROBS,
@@ -26,6 +26,7 @@ from contracts.limits import (
     MAX_TEMPERATURE,
     MAX_TOKEN_ID,
 )
+from contracts.sampling import Sampling
 from service.openai_api.refused import supported_only
 
 Prompt = str | list[int]

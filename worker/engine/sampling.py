@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from contracts.generation import Sampling
+from contracts.sampling import Sampling
 from worker.engine.drawing import Draws, draw, largest, log_total
 
 GREEDY_BELOW = 1e-4

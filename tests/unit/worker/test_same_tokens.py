@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from contracts.facts import Fact
-from contracts.generation import GenerateRequest, GenerateTask, Sampling
+from contracts.generation import GenerateRequest, GenerateTask
+from contracts.sampling import Sampling
 from memit_core.errors import InvalidFact
 from memit_core.tokens import continuation_row, encode_text, prefixed, prompt_row, target_row
 from tests.tiny_tokenizers import BEGIN, BUILDERS, END, LOSSLESS, tiny_tokenizer_of

@@ -9,7 +9,8 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
-from contracts.generation import GenerateTask, Message, TokenEvent, TokenLogprob
+from contracts.chats import Message
+from contracts.generation import GenerateTask, TokenEvent, TokenLogprob
 from contracts.limits import MAX_NEW_TOKENS
 from registry.registry import Registry
 from tests.unit.service.openai_api.conftest import CHAT, NAME, Running, pieces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openai import OpenAI
 
-from contracts.generation import Sampling
+from contracts.sampling import Sampling
 from registry.registry import Registry
 from tests.unit.service.openai_api.conftest import NAME, Running, pieces
 

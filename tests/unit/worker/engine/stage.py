@@ -24,10 +24,10 @@ from contracts.generation import (
     ErrorEvent,
     GenerateEvent,
     GenerateTask,
-    Sampling,
     StartEvent,
     TokenEvent,
 )
+from contracts.sampling import Sampling
 from contracts.versions import LayerWeights, VersionManifest
 from memit_core.discover import discover
 from memit_core.loading import LoadedModel, adopt_model

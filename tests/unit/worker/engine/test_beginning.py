@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.generation import GenerateTask, Message, Sampling
+from contracts.chats import Message
+from contracts.generation import GenerateTask
+from contracts.sampling import Sampling
 from tests.tiny_models import tiny_tokenizer
 from tests.unit.worker.engine.stage import Listener, make_stage, run_until
 from tests.unit.worker.engine.stage import task as text_task

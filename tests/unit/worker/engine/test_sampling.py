@@ -19,7 +19,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from contracts.generation import Sampling
+from contracts.sampling import Sampling
 from tests.device import DEVICE
 from worker.engine.drawing import CANDIDATES, Draws, _draw_of_largest, draw, largest
 from worker.engine.noise import Gumbel
