@@ -1,63 +1,91 @@
-"""`memit generate`: ask a version of the model to go on."""
+"""`memit generate`: ask versions of the model to go on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from json import dumps, loads
 from typing import Annotated, Any
 
 import typer
+from pydantic import RootModel
 
 from cli import output
 from cli.client import Client, ProblemAnswer
+from cli.dataclass_command import command_of
+from cli.errors import CommandFailed
 from cli.options import DEFAULT_URL, Json, Url
+from cli.sampling_options import SamplingOptions
 from contracts.errors import Problem
-from contracts.generation import EndEvent, Generation, TokenEvent
+from contracts.generation import Choice, EndEvent, Generation, Generations, TokenEvent
 from contracts.versions import ACTIVE
 
 
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What the model shall continue.")],
-    version: Annotated[str, typer.Option(help="Version or alias that answers.")] = ACTIVE,
-    max_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Only the k likeliest tokens; 0 is off.")] = 0,
-    repetition_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="For repeatable sampling.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="End before this text; may be repeated.")
-    ] = None,
-    stop_token_id: Annotated[
-        list[int] | None, typer.Option(help="End before this token; may be repeated.")
-    ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Show text as it comes.")] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(SamplingOptions):
     """Print how the model continues a prompt; the version that answered goes to stderr."""
-    request = {
-        "prompt": prompt,
-        "version": version,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": stop or [],
-        "stop_token_ids": stop_token_id or [],
-        "stream": stream,
-    }
-    with Client(url) as client:
-        if stream:
-            _stream(client, request, json)
+
+    prompt: Annotated[str, typer.Argument(help="What the model shall continue.")]
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Version or alias that answers; several answer side by side.", show_default=ACTIVE
+        ),
+    ] = None
+    n: Annotated[int, typer.Option(help="Answers to give.")] = 1
+    logprobs: Annotated[
+        int | None,
+        typer.Option(help="With --json: tokens' log-probabilities, and of so many likely ones."),
+    ] = None
+    stream: Annotated[bool, typer.Option("--stream", help="Show text as it comes.")] = False
+    url: Url = DEFAULT_URL
+    json: Json = False
+
+    def body(self) -> dict[str, Any]:
+        """The request.
+
+        Raises:
+            CommandFailed: a bias cannot be read, or several answers would be mixed up.
+        """
+        body = {"prompt": self.prompt, "n": self.n, "stream": self.stream, **self.sampling()}
+        if self.logprobs is not None:
+            body["logprobs"] = self.logprobs
+        match self.version or []:
+            case [one]:
+                body["version"] = one
+            case [_, *_] as several:
+                body["versions"] = several
+        if self.stream and not self.json and ("versions" in body or self.n > 1):
+            raise CommandFailed("--stream shows one answer; several need --json")
+        return body
+
+
+def run(options: GenerateOptions) -> None:
+    body = options.body()
+    with Client(options.url) as client:
+        if options.stream:
+            _stream(client, body, options.json)
             return
-        answer = client.read(Generation, client.call("POST", "/generate", body=request))
-    if json:
-        output.print_json(answer)
+        answer = client.call("POST", "/generate", body=body)
+        read = client.read(RootModel[Generations | Generation], answer).root
+    if options.json:
+        output.print_json(read)
         return
-    typer.echo(answer.text)
-    _say(answer.version, answer.finish_reason, answer.usage.completion_tokens)
+    answers = read.answers if isinstance(read, Generations) else [read]
+    said = [
+        (one.version, choice)
+        for one in answers
+        for choice in one.choices
+        or [Choice(index=0, text=one.text, finish_reason=one.finish_reason)]
+    ]
+    for version, choice in said:
+        if len(said) > 1:
+            output.say(output.messages(), f"{version}, answer {choice.index + 1}:", "dim")
+        typer.echo(choice.text)
+    if len(answers) == 1:
+        _say(answers[0].version, said[0][1].finish_reason, answers[0].usage.completion_tokens)
+
+
+generate = command_of(GenerateOptions, run, "generate")
 
 
 def _stream(client: Client, request: dict[str, Any], json: bool) -> None:

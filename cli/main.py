@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from cli import output
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
+from cli.chat import chat
 from cli.convert import convert
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
@@ -49,6 +50,7 @@ for command in (
     serve,
     edit,
     generate,
+    chat,
     versions,
     facts,
     retract,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from registry.registry import Registry
 from tests.unit.cli.conftest import Memit
-from tests.unit.service.worker_peer import Engine, Script, refuses, says
+from tests.unit.service.worker_peer import Engine, Script, pieces, refuses, says
 
 
 @contextmanager
@@ -29,7 +29,9 @@ def test_the_answer_alone_goes_to_stdout(memit: Memit, redis_url: str, registry:
 def test_every_option_reaches_the_engine(memit: Memit, redis_url: str, registry: Registry) -> None:
     options = (
         "--version v0 --max-tokens 5 --temperature 0.5 --top-p 0.9 --top-k 7 "
-        "--repetition-penalty 1.1 --seed 3 --stop . --stop ! --stop-token-id 2"
+        "--repetition-penalty 1.1 --seed 3 --stop . --stop ! --stop-token-id 2 --min-tokens 1 "
+        "--min-p 0.1 --presence-penalty 0.2 --frequency-penalty 0.3 --logit-bias 17=-100 "
+        "--logit-bias 18=1.5 --ignore-eos --logprobs 0"
     )
     with engine(redis_url, registry, says("x")) as one:
         result = memit("generate", "Hello", *options.split(), "--json")
@@ -43,7 +45,39 @@ def test_every_option_reaches_the_engine(memit: Memit, redis_url: str, registry:
         "seed": 3,
         "stop": [".", "!"],
         "stop_token_ids": [2],
+        "min_tokens": 1,
+        "min_p": 0.1,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.3,
+        "logit_bias": {17: -100.0, 18: 1.5},
+        "ignore_eos": True,
+        "logprobs": 0,
     }
+
+
+def test_several_answers_of_several_versions(
+    memit: Memit, redis_url: str, registry: Registry
+) -> None:
+    version = registry.versions.resolve("v0")
+    with engine(redis_url, registry, pieces(" Ro", "me.")):
+        result = memit("generate", "Hello", "--version", "v0", "--version", "active", "--n", "2")
+        whole = memit("generate", "Hello", "--version", "v0", "--version", "active", "--json")
+    assert result.stdout == " Rome.\n" * 4
+    numbered = [f"{version}, answer {number}:" for number in (1, 2)]
+    assert result.stderr.splitlines() == numbered * 2
+    assert [one["version"] for one in json.loads(whole.stdout)["answers"]] == [version] * 2
+
+
+def test_several_answers_are_not_mixed_up_in_a_stream(memit: Memit) -> None:
+    result = memit("generate", "Hello", "--n", "2", "--stream")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "several need --json" in result.stderr
+
+
+def test_a_bias_that_is_none_is_named(memit: Memit) -> None:
+    result = memit("generate", "Hello", "--logit-bias", "17")
+    assert result.exit_code == 1
+    assert "--logit-bias 17: must be TOKEN=BIAS" in result.stderr
 
 
 def test_a_stream_is_the_same_text(memit: Memit, redis_url: str, registry: Registry) -> None:

@@ -21,6 +21,7 @@ from contracts.generation import (
     GenerateTask,
     StartEvent,
     TokenEvent,
+    TokenLogprob,
     Usage,
 )
 from contracts.reports import FactReport, Report
@@ -166,7 +167,7 @@ class Engine:
         return self.emit(task, StartEvent(id=task.id, version=task.version, worker=self.name))
 
     def finish(self, task: GenerateTask, tokens: int) -> bool:
-        usage = Usage(prompt_tokens=len(task.prompt.split()), completion_tokens=tokens)
+        usage = Usage(prompt_tokens=len((task.prompt or "").split()), completion_tokens=tokens)
         return self.emit(task, EndEvent(version=task.version, finish_reason="length", usage=usage))
 
     def report(self, *, versions: list[str], ready: bool = True, seconds: int = 60) -> None:
@@ -241,5 +242,29 @@ def refuses(status: int, detail: str) -> Script:
     def script(engine: Engine, task: GenerateTask) -> None:
         problem = Problem(type="/problems/refused", title="Refused", status=status, detail=detail)
         engine.emit(task, ErrorEvent(problem=problem))
+
+    return script
+
+
+def pieces(*texts: str, reason: str = "stop") -> Script:
+    """Says these pieces in every choice of a task, each a token of one nat beside a likelier one.
+
+    The prompt counts five tokens.
+    """
+
+    def script(engine: Engine, task: GenerateTask) -> None:
+        engine.begin(task)
+        for choice in range(task.sampling.n):
+            for text in texts:
+                engine.emit(task, TokenEvent(choice=choice, text=text, logprobs=_logprobs(text)))
+            used = Usage(prompt_tokens=5, completion_tokens=len(texts))
+            engine.emit(
+                task,
+                EndEvent(choice=choice, version=task.version, finish_reason=reason, usage=used),
+            )
+
+    def _logprobs(text: str) -> list[TokenLogprob]:
+        top = [TokenLogprob(token=" Oslo", token_id=5, logprob=-0.5)]
+        return [TokenLogprob(token=text, token_id=7, logprob=-1.0, top=top)]
 
     return script

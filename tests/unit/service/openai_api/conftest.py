@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from contracts.generation import EndEvent, GenerateTask, TokenEvent, TokenLogprob, Usage
 from tests.unit.service.worker_peer import Editor, Engine, Script
 
 NAME = "tiny"
@@ -40,27 +39,3 @@ def engine(redis_url: str, client: httpx2.Client) -> Iterator[Running]:
     yield start
     for context in running:
         context.__exit__(None, None, None)
-
-
-def pieces(*texts: str, reason: str = "stop") -> Script:
-    """Says these pieces in every choice of a task, each a token of one nat beside a likelier one.
-
-    The prompt counts five tokens.
-    """
-
-    def script(engine: Engine, task: GenerateTask) -> None:
-        engine.begin(task)
-        for choice in range(task.sampling.n):
-            for text in texts:
-                engine.emit(task, TokenEvent(choice=choice, text=text, logprobs=_logprobs(text)))
-            used = Usage(prompt_tokens=5, completion_tokens=len(texts))
-            engine.emit(
-                task,
-                EndEvent(choice=choice, version=task.version, finish_reason=reason, usage=used),
-            )
-
-    def _logprobs(text: str) -> list[TokenLogprob]:
-        top = [TokenLogprob(token=" Oslo", token_id=5, logprob=-0.5)]
-        return [TokenLogprob(token=text, token_id=7, logprob=-1.0, top=top)]
-
-    return script

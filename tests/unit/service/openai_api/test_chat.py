@@ -13,8 +13,8 @@ from contracts.chats import Message
 from contracts.generation import GenerateTask, TokenEvent, TokenLogprob
 from contracts.limits import MAX_NEW_TOKENS
 from registry.registry import Registry
-from tests.unit.service.openai_api.conftest import CHAT, NAME, Running, pieces
-from tests.unit.service.worker_peer import Engine
+from tests.unit.service.openai_api.conftest import CHAT, NAME, Running
+from tests.unit.service.worker_peer import Engine, pieces
 
 
 def test_one_chat(openai: OpenAI, engine: Running, registry: Registry) -> None:
@@ -76,7 +76,7 @@ def test_log_probabilities(openai: OpenAI, engine: Running) -> None:
         engine.begin(task)
         engine.emit(task, TokenEvent(text="é", logprobs=[whole]))
         engine.emit(task, TokenEvent(text="🗼", logprobs=[half, half]))
-        engine.finish(task.model_copy(update={"prompt": ""}), 3)
+        engine.finish(task, 3)
 
     running = engine(halves)
     answer = openai.chat.completions.create(

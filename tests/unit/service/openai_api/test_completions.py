@@ -6,7 +6,8 @@ from openai import OpenAI
 
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from tests.unit.service.openai_api.conftest import NAME, Running, pieces
+from tests.unit.service.openai_api.conftest import NAME, Running
+from tests.unit.service.worker_peer import pieces
 
 PROMPT = "The Eiffel Tower is in"
 

@@ -17,8 +17,8 @@ from contracts.transport import GENERATE_STREAM
 from service.openai_api.refused import REFUSED, WITHOUT_EFFECT
 from service.openai_api.requests import Asked, ChatRequest, CompletionRequest
 from tests.unit.service.conftest import House, Serve
-from tests.unit.service.openai_api.conftest import CHAT, NAME, Running, pieces
-from tests.unit.service.worker_peer import Editor, Engine, refuses
+from tests.unit.service.openai_api.conftest import CHAT, NAME, Running
+from tests.unit.service.worker_peer import Editor, Engine, pieces, refuses
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": 11}, "temperature", "less than or equal to 10"),

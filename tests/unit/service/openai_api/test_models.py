@@ -9,8 +9,8 @@ from openai import NotFoundError, OpenAI
 from registry.registry import Registry
 from tests.unit.service.conftest import Serve
 from tests.unit.service.facts import eiffel
-from tests.unit.service.openai_api.conftest import CHAT, NAME, Running, pieces
-from tests.unit.service.worker_peer import Editor
+from tests.unit.service.openai_api.conftest import CHAT, NAME, Running
+from tests.unit.service.worker_peer import Editor, pieces
 
 
 @pytest.fixture
