@@ -80,7 +80,7 @@ def exported(stack: Stack, tmp_path: Path) -> Path:
 
 
 def test_vllm(stack: Stack, tmp_path: Path) -> None:
-    """With the vllm that MEMIT_TEST_VLLM names, as `make check-vllm` does."""
+    """With the command that MEMIT_TEST_VLLM holds, as in `make check-vllm`."""
     vllm = os.environ.get("MEMIT_TEST_VLLM")
     if vllm is None:
         pytest.skip("vLLM is in no environment of this project's: make check-vllm")
