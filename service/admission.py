@@ -104,11 +104,18 @@ class Admitted:
 
 
 async def admit(
-    context: Context, ticket: Ticket, version: str, sampling: Sampling, **beginning: Any
+    context: Context,
+    ticket: Ticket,
+    version: str,
+    sampling: Sampling,
+    *,
+    sticky: str | None = None,
+    **beginning: Any,
 ) -> Admitted:
     """Pin a request to the version that `version` names now, and queue it.
 
     Args:
+        sticky: draws the version of a split alias, the same one every time; None: any of them.
         beginning: what to go on from, as `GenerateTask` takes it.
 
     Raises:
@@ -119,7 +126,7 @@ async def admit(
     """
     task = GenerateTask(
         id=ticket.id,
-        version=await run_sync(_pin, context.registry, version),
+        version=await run_sync(_pin, context.registry, version, sticky),
         sampling=sampling,
         deadline=time.time() + context.settings.start_timeout,
         **beginning,
@@ -128,10 +135,10 @@ async def admit(
     return Admitted(task, context.engines.events(task))
 
 
-def _pin(registry: Registry, ref: str) -> str:
+def _pin(registry: Registry, ref: str, sticky: str | None) -> str:
     if registry.versions.tip() < 0:
         raise NoVersion
-    return registry.versions.resolve(ref)
+    return registry.versions.resolve(ref, key=sticky or secrets.token_hex(16))
 
 
 def _refusal(event: ErrorEvent) -> ServiceError:

@@ -24,7 +24,7 @@ from contracts.generation import (
     Usage,
 )
 from service.admission import Admitted, TicketOf, admit
-from service.deps import Ctx, json_only
+from service.deps import Ctx, Sticky, json_only
 from service.metrics import Timer
 from service.openapi import GENERATED, VERSION_HEADER
 
@@ -50,11 +50,14 @@ async def generate(
     request: Request,
     response: Response,
     ticket: TicketOf,
+    sticky: Sticky = None,
 ) -> Generation | EventSourceResponse:
     """Continue a prompt with one version, fixed at admission and named in `X-Memit-Version`."""
     timer = Timer(context.metrics)
     sampling = Sampling(**asked.model_dump(include=set(Sampling.model_fields)))
-    admitted = await admit(context, ticket, asked.version, sampling, prompt=asked.prompt)
+    admitted = await admit(
+        context, ticket, asked.version, sampling, sticky=sticky, prompt=asked.prompt
+    )
     headers = {VERSION_HEADER: admitted.version}
     if not asked.stream:
         response.headers.update(headers)
