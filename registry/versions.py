@@ -138,8 +138,9 @@ class Versions:
         elif ALIAS_NAME.fullmatch(ref):
             record = self._aliases.get(ref)
             if record is not None:
-                split = None if key is None else record.split
-                version = record.version if split is None else drawn(ref, key, split)
+                version = record.version
+                if key is not None and record.split is not None:
+                    version = drawn(ref, key, record.split)
         if version is None:
             raise NotFound(f"no version or alias {ref[:100]!r}")
         return version

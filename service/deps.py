@@ -134,7 +134,8 @@ Sticky = Annotated[
         alias="X-Memit-Sticky",
         min_length=1,
         max_length=MAX_STICKY_CHARS,
-        description="of a split alias, the same text always gets the same version; else it is drawn",
+        description="of a split alias the same text always gets the same version; without one each "
+        "request draws",
         examples=["user-1234"],
     ),
 ]

@@ -37,8 +37,9 @@ class Residents:
     """At most `limit` edited versions in the serving view; the base is always there, uncounted.
 
     A slot is taken from the moment a version begins to load. For a version that is wanted, the
-    least recently used one without a lease goes, those that are kept last of all. When all are leased, the least recently used one
-    takes no new leases until it is free, so that nobody waits for ever.
+    least recently used one without a lease goes, one to be kept only after all others. When all are
+    leased, the least recently used one takes no new leases until it is free, so that nobody waits
+    for ever.
     """
 
     def __init__(
