@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from cli import output
 from cli.client import Client, ProblemAnswer
 from cli.errors import CommandFailed
 from cli.options import DEFAULT_URL, Json, Limit, Url
+from contracts.limits import MAX_SPLIT_WEIGHT
 from contracts.versions import AliasPeriod, AliasRecord
 
 NOW = "now"
@@ -74,8 +76,10 @@ def body_of(to: Sequence[str]) -> dict[str, Any]:
             raise CommandFailed(
                 f"{part}: of several versions each needs a weight, as in v12=9 v13=1"
             )
-        if not weight.isdecimal():
-            raise CommandFailed(f"{part}: the weight must be a whole number")
+        if not re.fullmatch("[0-9]{1,9}", weight):
+            raise CommandFailed(
+                f"{part}: the weight must be a whole number from 1 to {MAX_SPLIT_WEIGHT}"
+            )
         if version in split:
             raise CommandFailed(f"{part}: {version} is named twice")
         split[version] = int(weight)
