@@ -139,7 +139,7 @@ class Versions:
             record = self._aliases.get(ref)
             if record is not None:
                 version = record.version
-                if key is not None and record.split is not None:
+                if key is not None and record.split:
                     version = drawn(ref, key, record.split)
         if version is None:
             raise NotFound(f"no version or alias {ref[:100]!r}")
