@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+from collections.abc import Iterable
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 from rich.text import Text
 
 from cli import output
-from cli.client import Client, ProblemAnswer
+from cli.alias import aliases, put_alias, share_of
+from cli.client import Client
 from cli.options import DEFAULT_URL, Json, Limit, Url
 from contracts.facts import LiveFact
-from contracts.versions import ACTIVE, AliasRecord, AliasUpdate, Version, VersionStatus
+from contracts.versions import ACTIVE, AliasRecord, Version, VersionStatus
 
 
 def versions(url: Url = DEFAULT_URL, limit: Limit = 20, json: Json = False) -> None:
     """List the versions, newest first."""
     with Client(url) as client:
         found = client.newest(Version, "/versions", limit)
+        records = [] if json else aliases(client)
     if json:
         output.print_json(found)
         return
@@ -29,7 +30,7 @@ def versions(url: Url = DEFAULT_URL, limit: Limit = 20, json: Json = False) -> N
             (
                 (
                     one.id,
-                    Text(", ".join(one.aliases), style="green"),
+                    Text(_aliases(one, records), style="green"),
                     _status(one),
                     one.parent or "",
                     str(one.live_count),
@@ -81,29 +82,22 @@ def activate(
 ) -> None:
     """Let an alias name another version: promote it, or roll back."""
     with Client(url) as client:
-        record = move_alias(client, alias, version)
+        record = put_alias(client, alias, {"version": version})
     if json:
         output.print_json(record)
     else:
         typer.echo(f"{record.name} is now {record.version}")
 
 
-def etag_of(client: Client, alias: str) -> str:
-    """The ETag of an alias as it stands now, for `If-Match`."""
-    return client.call("GET", f"/aliases/{quote(alias, safe='')}").headers["etag"]
-
-
-def move_alias(client: Client, alias: str, version: str) -> AliasRecord:
-    """Point an alias at a version, or make it; refused if somebody else moves it meanwhile."""
-    try:
-        condition = {"If-Match": etag_of(client, alias)}
-    except ProblemAnswer as answer:
-        if answer.problem.status != HTTPStatus.NOT_FOUND:
-            raise
-        condition = {"If-None-Match": "*"}
-    body = AliasUpdate(version=version).model_dump()
-    path = f"/aliases/{quote(alias, safe='')}"
-    return client.read(AliasRecord, client.call("PUT", path, body=body, headers=condition))
+def _aliases(version: Version, records: Iterable[AliasRecord]) -> str:
+    """Names of the aliases, of a split with the version's share."""
+    named = {one.name: one for one in records if one.split is not None}
+    return ", ".join(
+        f"{name} {share_of(named[name], version.id)}"
+        if name in named and version.id in named[name].versions
+        else name
+        for name in version.aliases
+    )
 
 
 def _status(version: Version) -> str:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli import output
-from cli.browse import etag_of
+from cli.alias import etag_of
 from cli.client import Client, ProblemAnswer
 from cli.errors import CommandFailed
 from cli.facts_file import FactLine, read_facts

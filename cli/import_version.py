@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from cli import output
-from cli.browse import etag_of
+from cli.alias import etag_of
 from cli.client import Client
 from cli.errors import CommandFailed
 from cli.exported import Exported, read_exported

@@ -8,10 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
+from cli.alias import alias
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
 from cli.chat import chat
 from cli.convert import convert
+from cli.diff import diff
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
@@ -55,6 +57,8 @@ for command in (
     facts,
     retract,
     activate,
+    alias,
+    diff,
     rebase,
     calibrate,
     convert,

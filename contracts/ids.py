@@ -50,6 +50,11 @@ def new_edit_id() -> str:
     return f"edit-{secrets.token_hex(10)}"
 
 
+def version_seq(version: str) -> int:
+    """The sequence number in a version's id, full or short."""
+    return int(version[1:].partition("-")[0])
+
+
 def version_id(seq: int, manifest_digest: str) -> str:
     """`v12-9f3c2a71b0de`: sequence number and the first 12 hex of the manifest's digest."""
     return f"v{seq}-{manifest_digest[:12]}"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from contracts.ids import AliasName, Digest, FactId, VersionId
+from contracts.ids import AliasName, Digest, FactId, VersionId, version_seq
+from contracts.limits import MAX_SPLIT_VERSIONS, MAX_SPLIT_WEIGHT
 from contracts.reports import FullReport, Report
 
 ACTIVE = "active"
 """The alias that a request without a version means, and that an edit moves."""
+BASE = "base"
+"""Names the untouched model, v0, where versions are model names; no alias may have it."""
 ANY_EPOCH = "*"
 """`If-Match: *`: whatever epoch the alias is at."""
+
+Weight = Annotated[int, Field(ge=1, le=MAX_SPLIT_WEIGHT, strict=True)]
 
 
 class LayerWeights(BaseModel):
@@ -133,7 +138,15 @@ class AliasRecord(BaseModel):
 
     name: AliasName = Field(examples=["active"])
     epoch: int = Field(examples=[3])
-    version: VersionId = Field(examples=["v2-9f3c2a71b0de"])
+    version: VersionId = Field(
+        description="what it names; of a split the heaviest version, of equals the older",
+        examples=["v12-9f3c2a71b0de"],
+    )
+    split: dict[VersionId, int] | None = Field(
+        default=None,
+        description="weights by version, where generations are shared out among several",
+        examples=[{"v12-9f3c2a71b0de": 9, "v13-0b1c2d3e4f50": 1}],
+    )
     at: float = Field(description="unix seconds", examples=[1795377620.0])
     edit_id: str | None = Field(
         default=None,
@@ -141,10 +154,56 @@ class AliasRecord(BaseModel):
         examples=["edit-0123456789abcdef0123"],
     )
 
+    @field_validator("split")
+    @classmethod
+    def _by_number(cls, split: dict[str, int] | None) -> dict[str, int] | None:
+        """On disk the ids are sorted as texts."""
+        return split and {version: split[version] for version in sorted(split, key=version_seq)}
+
+    @property
+    def versions(self) -> list[str]:
+        """Every version that generations may get, `version` first."""
+        return [self.version, *(one for one in self.split or () if one != self.version)]
+
+
+class AliasPeriod(AliasRecord):
+    """What an alias named for a time."""
+
+    until: float | None = Field(
+        default=None,
+        description="unix seconds when it was moved on; none: it names this now",
+        examples=[1795381220.0],
+    )
+
 
 class AliasUpdate(BaseModel):
-    """Body of `PUT /aliases/{name}`."""
+    """Body of `PUT /aliases/{name}`: one version, or a split among several."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": "v2"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"version": "v12"}, {"split": {"v12": 9, "v13": 1}}]},
+    )
 
-    version: str = Field(description="version id, short id or alias", examples=["v2"])
+    split: dict[str, Weight] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=MAX_SPLIT_VERSIONS,
+        description="weights by version id, short id or alias; each takes its part of generations",
+        examples=[{"v12": 9, "v13": 1}],
+    )
+    version: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="version id, short id or alias; of a split alias its heaviest version",
+        examples=["v12"],
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _one_of_both(cls, version: str | None, info: ValidationInfo) -> str | None:
+        given = info.data.get("split", "what is wrong by itself")
+        if version is None and given is None:
+            raise ValueError("is required, or split in its place")
+        if version is not None and given is not None:
+            raise ValueError("must not be given beside split")
+        return version

@@ -9,7 +9,14 @@ from functools import lru_cache
 from pydantic import BaseModel
 
 from contracts.errors import NotFound
-from contracts.ids import ALIAS_NAME, VERSION_ID, VERSION_SHORT, VersionId, version_id
+from contracts.ids import (
+    ALIAS_NAME,
+    VERSION_ID,
+    VERSION_SHORT,
+    VersionId,
+    version_id,
+    version_seq,
+)
 from contracts.versions import Version, VersionManifest
 from registry.aliases import Aliases
 from registry.blobs import Blobs
@@ -17,6 +24,7 @@ from registry.errors import BlobMissing, ManifestDamaged, RecordDamaged
 from registry.full_reports import FullReports
 from registry.records import decode_record, encode_record
 from registry.sequence import SequenceLog
+from registry.split import drawn
 from registry.store import Store
 
 _MANIFESTS_CACHED = 256
@@ -90,7 +98,7 @@ class Versions:
             NotFound: no version of this id was committed.
             ManifestDamaged: its bytes do not hash to its id.
         """
-        if not VERSION_ID.fullmatch(version) or self.by_seq(_seq(version)) != version:
+        if not VERSION_ID.fullmatch(version) or self.by_seq(version_seq(version)) != version:
             raise NotFound(f"no version {version}")
         return self._read(version)
 
@@ -113,20 +121,26 @@ class Versions:
         entry = self._log.read(number)
         return None if entry is None else entry.version
 
-    def resolve(self, ref: str) -> VersionId:
+    def resolve(self, ref: str, key: str | None = None) -> VersionId:
         """The full id that a full id, a short id such as `v12` or an alias names now.
+
+        Args:
+            key: draws one version of a split alias, see `drawn`; without one it is the heaviest.
 
         Raises:
             NotFound: it names nothing; the message repeats what was asked.
         """
         version: str | None = None
         if VERSION_ID.fullmatch(ref):
-            version = ref if self.by_seq(_seq(ref)) == ref else None
+            version = ref if self.by_seq(version_seq(ref)) == ref else None
         elif VERSION_SHORT.fullmatch(ref):
-            version = self.by_seq(int(ref[1:]))
+            version = self.by_seq(version_seq(ref))
         elif ALIAS_NAME.fullmatch(ref):
             record = self._aliases.get(ref)
-            version = None if record is None else record.version
+            if record is not None:
+                version = record.version
+                if key is not None and record.split:
+                    version = drawn(ref, key, record.split)
         if version is None:
             raise NotFound(f"no version or alias {ref[:100]!r}")
         return version
@@ -157,20 +171,16 @@ class Versions:
         data = self._store.get(key)
         if data is None:
             raise ManifestDamaged(key, "it is in the log of versions but its file is gone")
-        if version_id(_seq(version), hashlib.sha256(data).hexdigest()) != version:
+        if version_id(version_seq(version), hashlib.sha256(data).hexdigest()) != version:
             raise ManifestDamaged(key, "its bytes have another digest")
         try:
             manifest = decode_record(VersionManifest, key, data)
         except RecordDamaged as error:
             raise ManifestDamaged(key, "it is whole, but of a schema unknown here") from error
-        if manifest.seq != _seq(version):
+        if manifest.seq != version_seq(version):
             raise ManifestDamaged(key, f"it says number {manifest.seq}")
         return manifest
 
 
 def _key(version: str) -> str:
     return f"versions/{version}.json"
-
-
-def _seq(version: str) -> int:
-    return int(version[1:].partition("-")[0])

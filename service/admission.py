@@ -168,9 +168,14 @@ async def admit(
     questions: Sequence[Question],
     sampling: Sampling,
     *,
+    sticky: str | None = None,
     cut_to_fit: bool = False,
 ) -> Admitted:
     """Pin each question to the version that its name means now, and queue them all.
+
+    Args:
+        sticky: draws the version of a split alias, the same one every time; None: any of them.
+        cut_to_fit: `max_tokens` gives way where prompt and answer do not fit.
 
     Raises:
         NotFound: there is no such version or alias.
@@ -179,7 +184,8 @@ async def admit(
         RedisError: Redis does not answer.
     """
     timer = Timer(context.metrics)
-    pins = await run_sync(_pins, context.registry, [question.version for question in questions])
+    refs = [question.version for question in questions]
+    pins = await run_sync(_pins, context.registry, refs, sticky)
     tasks = [
         GenerateTask(
             id=f"gen-{secrets.token_hex(10)}",
@@ -196,10 +202,11 @@ async def admit(
     return Admitted(tasks, context.engines.events(tasks), timer)
 
 
-def _pins(registry: Registry, refs: Sequence[str]) -> list[VersionId]:
+def _pins(registry: Registry, refs: Sequence[str], sticky: str | None) -> list[VersionId]:
     if registry.versions.tip() < 0:
         raise NoVersion
-    return [registry.versions.resolve(ref) for ref in refs]
+    key = sticky or secrets.token_hex(16)
+    return [registry.versions.resolve(ref, key=key) for ref in refs]
 
 
 def _refusal(event: ErrorEvent) -> ServiceError:

@@ -1,4 +1,4 @@
-"""`/aliases`: promote, roll back, canary; every move is a compare-and-swap on the epoch."""
+"""`/aliases`: promote, roll back, canary, split; a move is a compare-and-swap on the epoch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Response
 
 from contracts.errors import FieldError, NotFound, PreconditionFailed, PreconditionRequired
-from contracts.versions import ANY_EPOCH, AliasRecord, AliasUpdate
+from contracts.ids import VersionId
+from contracts.versions import ANY_EPOCH, AliasPeriod, AliasRecord, AliasUpdate
+from registry.registry import Registry
 from service.deps import Ctx, IfMatch, json_only
+from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from service.problems import invalid
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
@@ -41,6 +44,23 @@ def get_alias(name: AliasRef, context: Ctx, response: Response) -> AliasRecord:
     return record
 
 
+@router.get("/{name}/history")
+def get_history(
+    name: AliasRef, context: Ctx, limit: Limit = 20, cursor: Cursor = None
+) -> Page[AliasPeriod]:
+    """What an alias named, newest first: from when, until when, and by which edit."""
+    aliases = context.registry.aliases
+    if aliases.get(name) is None:
+        raise NotFound(f"no alias {name[:100]!r}")
+    kind = f"epochs of {name}"
+    before = None if cursor is None else int(decode_cursor(kind, cursor, (int,))[0])
+    periods, following = aliases.page(name, limit, before)
+    return Page(
+        items=periods,
+        next_cursor=encode_cursor(kind, None if following is None else [following]),
+    )
+
+
 @router.put(
     "/{name}",
     dependencies=[Depends(json_only)],
@@ -56,16 +76,45 @@ def put_alias(
         str | None, Header(description="`*`: only if there is no such alias yet", examples=["*"])
     ] = None,
 ) -> AliasRecord:
-    """Point an alias at a version: 200, or 201 for a new alias."""
+    """Point an alias at a version, or split it among several: 200, or 201 for a new alias."""
     registry = context.registry
     found = registry.aliases.get(name)
     epoch = _expected(name, found, if_match, if_none_match)
-    version = registry.versions.resolve(asked.version)
-    record = registry.aliases.move(name, version, epoch)
+    if asked.split is None:
+        to: str | dict[VersionId, int] = registry.versions.resolve(str(asked.version))
+    else:
+        to = _resolved(registry, asked.split)
+    record = registry.aliases.move(name, to, epoch)
     context.jobs.nudge(name)
     response.status_code = 200 if found else 201
     response.headers["ETag"] = _etag(record)
     return record
+
+
+def _resolved(registry: Registry, split: dict[str, int]) -> dict[VersionId, int]:
+    """The weights by full id.
+
+    Raises:
+        NotFound: one of them names nothing.
+        InvalidRequest: one is a split alias itself, or two name the same version.
+    """
+    named: dict[VersionId, str] = {}
+    errors = []
+    for ref in split:
+        version = registry.versions.resolve(ref)
+        record = registry.aliases.get(ref)
+        if record is not None and record.split is not None:
+            errors.append(_wrong(ref, "is an alias with a split: name its versions instead"))
+        elif version in named:
+            errors.append(_wrong(ref, f"names the same version as {named[version]}: {version}"))
+        named.setdefault(version, ref)
+    if errors:
+        raise invalid(errors)
+    return {version: split[ref] for version, ref in named.items()}
+
+
+def _wrong(ref: str, reason: str) -> FieldError:
+    return FieldError(field=f"/split/{ref}", reason=reason)
 
 
 def _expected(

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from contracts.errors import FieldError, MalformedRequest, NotFound
 from contracts.ids import EDIT_ID, FACT_ID
-from contracts.limits import MAX_WAIT_SECONDS
+from contracts.limits import MAX_STICKY_CHARS, MAX_WAIT_SECONDS
 from contracts.settings import Settings
 from contracts.versions import ANY_EPOCH
 from registry.registry import Registry
@@ -125,5 +125,17 @@ IdempotencyKey = Annotated[
         max_length=255,
         description="the same key and body give the same edit, however often they are sent",
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+    ),
+]
+
+Sticky = Annotated[
+    str | None,
+    Header(
+        alias="X-Memit-Sticky",
+        min_length=1,
+        max_length=MAX_STICKY_CHARS,
+        description="of a split alias the same text always gets the same version; without one each "
+        "request draws",
+        examples=["user-1234"],
     ),
 ]

@@ -20,7 +20,7 @@ from contracts.generation import (
 )
 from contracts.sampling import Sampling
 from service.admission import Admitted, Question, Said, TicketOf, admit
-from service.deps import Ctx, json_only
+from service.deps import Ctx, Sticky, json_only
 from service.openapi import GENERATED
 from service.sse import DONE, STREAM_HEADERS, json_event, pinging
 
@@ -40,6 +40,7 @@ async def generate(
     request: Request,
     response: Response,
     ticket: TicketOf,
+    sticky: Sticky = None,
 ) -> Generation | Generations | EventSourceResponse:
     """Continue a prompt or answer a chat, with versions fixed at admission.
 
@@ -49,7 +50,7 @@ async def generate(
     names = [asked.version] if asked.versions is None else asked.versions
     beginning = asked.model_dump(include={*BEGINNINGS, "continue_final_message"})
     questions = [Question(name, beginning) for name in names]
-    admitted = await admit(context, ticket, questions, sampling)
+    admitted = await admit(context, ticket, questions, sampling, sticky=sticky)
     several = asked.versions is not None
     if asked.stream:
         await admitted.started(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -82,7 +83,7 @@ class Metrics:
         self.edits = Gauge("memit_edits", "Edits by state.", ["state"], registry=registry)
         self.epoch = Gauge("memit_active_epoch", "Epoch of the alias active.", registry=registry)
         self.active = Gauge(
-            "memit_active_version_info", "The version that active names.", ["version"],
+            "memit_active_version_info", "The versions that active names.", ["version"],
             registry=registry,
         )  # fmt: skip
         self.quality = {
@@ -120,14 +121,19 @@ class Metrics:
             self.edits.labels(state=state.value).set(states.get(state, 0))
         self.active.clear()
         if active is not None:
-            self.active.labels(version=active.version).set(1)
+            for version in active.versions:
+                self.active.labels(version=version).set(1)
             self.epoch.set(active.epoch)
 
-    def set_version(self, version: Version | None) -> None:
-        """Set the gauges of the active version's quality, as far as it was measured."""
+    def set_versions(self, versions: Iterable[Version]) -> None:
+        """Set the gauges of the active versions' quality, as far as it was measured."""
         for gauge in self.quality.values():
             gauge.clear()
-        if version is None or version.report is None:
+        for version in versions:
+            self._set_quality(version)
+
+    def _set_quality(self, version: Version) -> None:
+        if version.report is None:
             return
         live = version.full_report or version.report.live_sample
         measured = {**dict(version.report), "live_success": live and live.success}

@@ -97,10 +97,10 @@ async def metrics(context: Ctx) -> Response:
 def _set_registry(context: Context) -> None:
     active = context.registry.aliases.get(ACTIVE)
     context.metrics.set_registry(context.census.count(), active)
-    version = None
-    if active is not None:
+    described = []
+    for version in active.versions if active else ():
         try:
-            version = context.registry.versions.describe(active.version)
+            described.append(context.registry.versions.describe(version))
         except RegistryError as error:
-            log.warning("metrics without the active version's report: %s", error)
-    context.metrics.set_version(version)
+            log.warning("metrics without the report of %s: %s", version, error)
+    context.metrics.set_versions(described)

@@ -7,11 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
+from contracts.diffs import VersionDiff
 from contracts.exports import ADAPTER_RANKS
 from contracts.ledgers import VersionLedger
 from contracts.versions import Version
 from service.checkpoint import CHECKPOINTS, AllowLoss, AsFormat, MaxRank, checkpoint
 from service.deps import Ctx
+from service.diff import diff
 from service.ledgers import ledger_of
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 
@@ -60,6 +62,24 @@ def get_checkpoint(
     registry = context.registry
     version = registry.versions.resolve(ref)
     return checkpoint(registry, version, format, max_rank, allow_loss)
+
+
+@router.get("/{a}/diff/{b}")
+def get_diff(
+    a: VersionRef, b: VersionRef, context: Ctx, limit: Limit = 100, cursor: Cursor = None
+) -> VersionDiff:
+    """Facts added, superseded and retracted from a to b, and how figures moved.
+
+    Any two versions; a cursor stays with those that it was given for.
+    """
+    registry, offset = context.registry, 0
+    if cursor is not None:
+        before, after, place = decode_cursor("changes", cursor, (str, str, int))
+        a, b, offset = str(before), str(after), max(0, int(place))
+    a, b = registry.versions.resolve(a), registry.versions.resolve(b)
+    found, more = diff(registry, a, b, offset, limit)
+    following = encode_cursor("changes", [a, b, offset + limit] if more else None)
+    return found.model_copy(update={"next_cursor": following})
 
 
 def _short(version: Version) -> Version:

@@ -1,7 +1,8 @@
-"""What an engine loads ahead of requests: the active version, and the one that is about to be."""
+"""What an engine loads ahead of requests: what `active` names, and what it is about to name."""
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 
 from redis import Redis
@@ -14,6 +15,8 @@ from registry.registry import Registry
 from worker.changes import Changes
 from worker.engine.thread import EngineThread
 
+log = logging.getLogger(__name__)
+
 REFUSALS_KEPT = 8
 
 
@@ -24,13 +27,14 @@ class Following:
         self, registry: Registry, redis: Redis, engine: EngineThread, changes: Changes
     ) -> None:
         self.active: str | None = None
-        """What it last saw `active` name."""
+        """What it last saw `active` name; of a split the heaviest version."""
         self.refused: dict[str, str] = {}
         """Why versions could not be loaded; the newest few."""
         self._registry = registry
         self._redis = redis
         self._engine = engine
         self._poll = changes.timer()
+        self._active: list[str] = []
         self._wanted: str | None = None
         self._loading: dict[str, Future[None]] = {}
 
@@ -48,9 +52,8 @@ class Following:
         """
         if self._poll.due():
             record = self._registry.aliases.get(ACTIVE)
-            if record is not None and record.version != self.active:
-                self.active = record.version
-                self._load(record.version)
+            if record is not None and record.versions != self._active:
+                self._follow(record.versions)
         told = self._redis.get(WANTED_VERSION_KEY)
         wanted = told.decode(errors="replace") if isinstance(told, bytes) else None
         if wanted != self._wanted:
@@ -58,6 +61,19 @@ class Following:
             if wanted is not None and VERSION_ID.fullmatch(wanted):
                 self._load(wanted)
         self._take_results()
+
+    def _follow(self, versions: list[str]) -> None:
+        self.active, *others = versions
+        for version in versions:
+            if version not in self._active:
+                self._load(version)
+        self._active = versions
+        if not self._engine.keep(versions):
+            log.warning(
+                "active is split among %d versions, more than fit in memory at once: they are "
+                "loaded again and again; raise MEMIT_MAX_RESIDENT_VERSIONS",
+                len(others) + 1,
+            )
 
     def _load(self, version: str) -> None:
         self.refused.pop(version, None)

@@ -129,7 +129,8 @@ class FullReporter:
             return None
         active = self._registry.aliases.get(ACTIVE)
         newest = versions.by_seq(versions.tip())
-        for version in (None if active is None else active.version, newest):
+        named = [] if active is None else active.versions
+        for version in (*named, newest):
             if version is None or self._registry.full_reports.exists(version):
                 continue
             if versions.get(version).live_count > 0:

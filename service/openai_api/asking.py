@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -112,15 +113,19 @@ async def ask(
     prefix: str,
     beginnings: list[dict[str, Any]],
     *,
+    sticky: str | None,
     cut_to_fit: bool = False,
 ) -> Asking:
     """Pin a request to the version that its model names, and queue a task for each beginning.
+
+    Without `sticky`, `user` decides which version of a split alias it is.
 
     Raises:
         ModelNotFound: it names none.
         ServiceError: as `admit` says.
     """
-    name, version = await run_sync(_resolve, context.registry, context.settings, asked.model)
+    key = sticky or asked.user or secrets.token_hex(16)
+    name, version = await run_sync(_resolve, context.registry, context.settings, asked.model, key)
     questions = [Question(version, beginning) for beginning in beginnings]
     admitted = await admit(context, ticket, questions, asked.sampling, cut_to_fit=cut_to_fit)
     head = {
@@ -132,9 +137,11 @@ async def ask(
     return Asking(admitted, head, asked.n)
 
 
-def _resolve(registry: Registry, settings: Settings, model: str | None) -> tuple[str, str]:
+def _resolve(
+    registry: Registry, settings: Settings, model: str | None, key: str
+) -> tuple[str, str]:
     name = served_name(registry, settings)
-    return name, version_of(registry, ref_of(name, model), model)
+    return name, version_of(registry, ref_of(name, model), model, key)
 
 
 def _chunk(head: dict[str, Any], choice: BaseModel) -> bytes:

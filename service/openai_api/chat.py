@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from contracts.generation import EndEvent, TokenEvent, TokenLogprob
 from service.admission import TicketOf
-from service.deps import Ctx, json_only
+from service.deps import Ctx, Sticky, json_only
 from service.openai_api.answers import (
     ANSWERED,
     AssistantMessage,
@@ -37,11 +37,18 @@ router = APIRouter()
     responses=ANSWERED,
 )
 async def chat(
-    asked: ChatRequest, context: Ctx, request: Request, response: Response, ticket: TicketOf
+    asked: ChatRequest,
+    context: Ctx,
+    request: Request,
+    response: Response,
+    ticket: TicketOf,
+    sticky: Sticky = None,
 ) -> Any:
     """Answer a chat, or go on with its last turn; `system_fingerprint` is the version that did."""
     beginning = asked.model_dump(include={"messages", "continue_final_message"})
-    asking = await ask(context, ticket, asked, "chatcmpl", [beginning], cut_to_fit=asked.cut_to_fit)
+    asking = await ask(
+        context, ticket, asked, "chatcmpl", [beginning], sticky=sticky, cut_to_fit=asked.cut_to_fit
+    )
     if asked.stream:
         opening = Delta(role="assistant", content="")
         first: list[BaseModel] = [

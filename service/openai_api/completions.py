@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from contracts.generation import EndEvent, TokenEvent, TokenLogprob
 from service.admission import TicketOf
-from service.deps import Ctx, json_only
+from service.deps import Ctx, Sticky, json_only
 from service.openai_api.answers import ANSWERED, Completion, CompletionChoice, Logprobs
 from service.openai_api.asking import ask
 from service.openai_api.requests import CompletionRequest
@@ -25,13 +25,18 @@ router = APIRouter()
     responses=ANSWERED,
 )
 async def complete(
-    asked: CompletionRequest, context: Ctx, request: Request, response: Response, ticket: TicketOf
+    asked: CompletionRequest,
+    context: Ctx,
+    request: Request,
+    response: Response,
+    ticket: TicketOf,
+    sticky: Sticky = None,
 ) -> Any:
     """Go on with a text; `system_fingerprint` is the version that did."""
     beginnings: list[dict[str, Any]] = [
         {"prompt" if isinstance(prompt, str) else "token_ids": prompt} for prompt in asked.prompt
     ]
-    asking = await ask(context, ticket, asked, "cmpl", beginnings)
+    asking = await ask(context, ticket, asked, "cmpl", beginnings, sticky=sticky)
     echoed = [str(prompt) if asked.echo else "" for prompt in asked.prompt for _ in range(asked.n)]
     if asked.stream:
         first = [_choice(i, text, None, None) for i, text in enumerate(echoed) if text]

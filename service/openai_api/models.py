@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from contracts.settings import Settings
-from contracts.versions import ACTIVE, VersionStatus
+from contracts.versions import ACTIVE, BASE, VersionStatus
 from registry.registry import Registry
 from service.deps import Ctx
 from service.openai_api.answers import ModelCard, ModelList
-from service.openai_api.names import AT, BASE, ref_of, served_name, version_of
+from service.openai_api.names import AT, ref_of, served_name, version_of
 
 NEWEST = 20
 """Versions that the list shows by number; any other answers all the same."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from contracts.errors import NotFound, NoVersion
 from contracts.settings import Settings
-from contracts.versions import ACTIVE
+from contracts.versions import ACTIVE, BASE
 from registry.registry import Registry
 from service.openai_api.errors import ModelNotFound
 
-BASE = "base"
-"""Names v0, the untouched model."""
 AT = "@"
 
 
@@ -44,13 +42,13 @@ def ref_of(name: str, model: str | None) -> str:
     return "v0" if ref == BASE else ref
 
 
-def version_of(registry: Registry, ref: str, model: str | None) -> str:
-    """The full id of the version that `ref` means now.
+def version_of(registry: Registry, ref: str, model: str | None, key: str | None = None) -> str:
+    """The full id of the version that `ref` means now; `key` draws that of a split alias.
 
     Raises:
         ModelNotFound: there is no such version or alias.
     """
     try:
-        return registry.versions.resolve(ref)
+        return registry.versions.resolve(ref, key=key)
     except NotFound as error:
         raise ModelNotFound(f"the model {model!r} does not exist: {error.detail}") from error

@@ -100,3 +100,46 @@ def test_rollback_is_one_put(make_stack: Callable[..., Stack]) -> None:
     assert stack.generate(PROMPT)["version"] == first
     stale = stack.http.put("/aliases/active", json={"version": "v0"}, headers={"If-Match": etag})
     assert stale.status_code == 412
+
+
+def test_a_split_serves_each_key_one_version_until_an_edit_ends_it(
+    make_stack: Callable[..., Stack],
+) -> None:
+    """Both versions are in memory before anybody asks; a restarted service gives keys the same."""
+    stack = make_stack()
+    first = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})["version"]
+    dry = {"facts": [fact("Anna Keller", "Berlin")], "activate": False}
+    second = stack.run_edit(dry)["version"]
+    stack.stop_worker()
+    stack.start_worker()
+    stack.wait_ready()
+    (worker,) = stack.statuses()
+    assert second not in worker.versions
+    etag = stack.http.get("/aliases/active").headers["etag"]
+    body = {"split": {first: 3, second: 1}}
+    moved = stack.http.put("/aliases/active", json=body, headers={"If-Match": etag})
+    assert moved.status_code == 200, moved.text
+    split = {first, second}
+    stack.until(lambda: split <= set(stack.statuses()[0].versions), "loading both versions")
+
+    def served(key: str) -> tuple[str, str]:
+        asked = {"prompt": PROMPT, "max_tokens": 12}
+        answer = stack.http.post("/generate", json=asked, headers={"X-Memit-Sticky": key})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["version"], answer.json()["text"]
+
+    keys = [f"user {number}" for number in range(20)]
+    before = {key: served(key) for key in keys}
+    assert {version for version, _ in before.values()} == {first, second}
+    alone = {v: stack.generate(PROMPT, max_tokens=12, version=v)["text"] for v in (first, second)}
+    assert all(text == alone[version] for version, text in before.values())
+    assert stack.service is not None
+    stack.service.terminate()
+    stack.service.wait(20)
+    stack.start_service()
+    stack.wait_ready()
+    assert {key: served(key) for key in keys} == before
+
+    third = stack.run_edit({"facts": [fact("Bruno Keller", "Madrid")]})["version"]
+    assert stack.registry.versions.get(third).parent == first
+    assert {served(key)[0] for key in keys} == {third}

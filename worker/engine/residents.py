@@ -1,7 +1,8 @@
 """Which versions are in memory: loaded on demand beside the decode loop, evicted when unused.
 
 `load_wanted`, `lease` and `release` are called by the thread that runs the forward, between steps,
-so the serving view changes only when nothing runs on it. `ensure` and `held` may be called by any.
+so the serving view changes only when nothing runs on it. `ensure`, `keep` and `held` may be called
+by any.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class Residents:
     """At most `limit` edited versions in the serving view; the base is always there, uncounted.
 
     A slot is taken from the moment a version begins to load. For a version that is wanted, the
-    least recently used one without a lease goes. When all are leased, the least recently used one
-    takes no new leases until it is free, so that nobody waits for ever.
+    least recently used one without a lease goes, one to be kept only after all others. When all are
+    leased, the least recently used one takes no new leases until it is free, so that nobody waits
+    for ever.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Residents:
         self._checking = threading.Lock()
         self._leases: dict[VersionId, int] = {}  # least recently used first
         self._loading: dict[VersionId, Future[Weights]] = {}
+        self._kept: frozenset[VersionId] = frozenset()
         self._draining: VersionId | None = None
         self._asked: deque[tuple[VersionId, Future[None]]] = deque()
         self._ensured: list[tuple[VersionId, Future[None]]] = []
@@ -84,6 +87,15 @@ class Residents:
         future: Future[None] = Future()
         self._asked.append((version, future))
         return future
+
+    def keep(self, versions: Iterable[VersionId]) -> bool:
+        """Evict these only where all others are leased, from now on; loads none of them.
+
+        Returns:
+            Whether all of them fit in memory at once.
+        """
+        self._kept = frozenset(versions) - {self._base_version}
+        return len(self._kept) <= self._limit
 
     def held(self) -> list[VersionId]:
         """Versions in memory: the base, then from the least to the most recently used."""
@@ -165,6 +177,7 @@ class Residents:
         if len(self._leases) + len(self._loading) < self._limit:
             return True
         others = [version for version in self._leases if version not in ahead]
+        others.sort(key=self._kept.__contains__)
         unused = next((version for version in others if self._leases[version] == 0), None)
         if unused is None:
             self._draining = next(iter(others), None)

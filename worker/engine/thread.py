@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -127,6 +127,10 @@ class EngineThread:
     def ensure(self, version: VersionId) -> Future[None]:
         """See `Residents.ensure`; from any thread."""
         return self._residents.ensure(version)
+
+    def keep(self, versions: Iterable[VersionId]) -> bool:
+        """See `Residents.keep`; from any thread."""
+        return self._residents.keep(versions)
 
     def _run(self) -> None:
         try:

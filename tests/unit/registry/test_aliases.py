@@ -77,8 +77,11 @@ def test_no_alias_hides_a_version(registry: Registry, name: str) -> None:
         registry.aliases.move(name, v0, 0)
 
 
-def test_of_many_moves_at_once_one_wins(registry: Registry) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_of_many_moves_at_once_one_wins(registry: Registry, split: bool) -> None:
     v0 = with_v0(registry)
+    v1 = registry.versions.commit(edit_manifest(registry, accepted(), 1))
+    assert v1 is not None
     start = threading.Barrier(8)
     won: list[AliasRecord] = []
     lost: list[PreconditionFailed] = []
@@ -87,7 +90,8 @@ def test_of_many_moves_at_once_one_wins(registry: Registry) -> None:
         own = Registry(registry.store)
         start.wait()
         try:
-            won.append(own.aliases.move("active", v0, 1, edit_id=f"edit {name}"))
+            to = {v0: 1, v1: 1 + name} if split and name % 2 else v0
+            won.append(own.aliases.move("active", to, 1, edit_id=f"edit {name}"))
         except PreconditionFailed as error:
             lost.append(error)
 

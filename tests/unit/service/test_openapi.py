@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from contracts.diffs import VersionDiff
 from contracts.edits import Edit, EditRequest
 from contracts.facts import Fact
 from contracts.generation import GenerateRequest
@@ -53,6 +54,7 @@ def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -
         Report,
         Standing,
         Version,
+        VersionDiff,
         VersionLedger,
     ):
         for example in shown[model.__name__]:
@@ -93,6 +95,7 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/versions",
         "/versions/{ref}",
         "/versions/{ref}/checkpoint",
+        "/versions/{a}/diff/{b}",
         "/blobs/{digest}",
         "/versions/{ref}/ledger",
         "/aliases",
@@ -101,6 +104,7 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/v1/models/{model}",
         "/v1/completions",
         "/v1/chat/completions",
+        "/aliases/{name}/history",
         "/healthz",
         "/readyz",
         "/metrics",

@@ -84,6 +84,13 @@ def test_the_active_version_comes_first_then_the_newest(workshop: Workshop) -> N
     assert [reporter.report(RUNNING) for _ in range(3)] == [active, dry, None]
 
 
+def test_every_version_of_a_split_gets_its_report(workshop: Workshop) -> None:
+    reporter, aliases = workshop.reporter(), workshop.registry.aliases
+    light, heavy, newest = (workshop.version([fact(name)]) for name in ("Anna", "Bruno", "Carla"))
+    aliases.move("active", {light: 1, heavy: 9}, aliases.history("active")[-1].epoch)
+    assert [reporter.report(RUNNING) for _ in range(4)] == [heavy, light, newest, None]
+
+
 def test_of_very_many_facts_a_fixed_sample_is_measured(workshop: Workshop) -> None:
     version = workshop.version(FACTS)
     assert workshop.reporter(0).report(RUNNING) is None

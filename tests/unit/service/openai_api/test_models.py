@@ -78,3 +78,23 @@ def test_a_name_of_ones_own_with_slashes(serve: Serve, editor: Editor) -> None:
         card = openai.models.retrieve("our/news@home@v0").model_dump()
     assert (card["root"], card["parent"]) == (NAME, None)
     assert client.get("/v1/models/our/news@home@v0").status_code == 200
+
+
+def test_a_user_of_a_split_alias_keeps_the_version(
+    openai: OpenAI, client: httpx2.Client, engine: Running, edited: str
+) -> None:
+    engine(pieces("Rome"))
+    split = {"split": {"v0": 1, "v1": 1}}
+    assert client.put("/aliases/canary", json=split).status_code == 201
+
+    def version(user: str, **headers: str) -> str:
+        answer = openai.completions.create(
+            model=f"{NAME}@canary", prompt="a", user=user, extra_headers=headers
+        )
+        return str(answer.system_fingerprint)
+
+    by_user = {user: version(user) for user in map(str, range(12))}
+    assert len(set(by_user.values())) == 2
+    assert {user: version(user) for user in by_user} == by_user
+    sticky = {"X-Memit-Sticky": "one"}
+    assert len({version(user, **sticky) for user in by_user}) == 1

@@ -87,6 +87,21 @@ def test_the_least_recently_used_goes_first(stage: Stage, versions: list[Version
     assert edited(engine) == [versions[2], versions[0], versions[3]]
 
 
+def test_what_is_kept_goes_last(stage: Stage, versions: list[VersionId]) -> None:
+    engine = stage.engine(limit=3)
+    assert engine.residents.keep(versions[:2])
+    for version in versions[:5]:
+        answers(engine, [ask(engine, PROMPTS[0], version)])
+    assert edited(engine) == [versions[0], versions[1], versions[4]]
+    # It is given up where nothing else is free, and for what is kept in its place.
+    engine.residents.keep([versions[1]])
+    answers(engine, [ask(engine, PROMPTS[0], versions[5])])
+    assert edited(engine) == [versions[1], versions[4], versions[5]]
+    rows = [ask(engine, PROMPTS[0], version, max_tokens=40) for version in versions[2:5]]
+    assert answers(engine, rows) == [stage.generated(v, PROMPTS[0], 40) for v in versions[2:5]]
+    assert not engine.residents.keep(versions[:4]), "three slots"
+
+
 def test_an_evicted_version_comes_back_and_answers_the_same(
     stage: Stage, versions: list[VersionId]
 ) -> None:
