@@ -19,6 +19,7 @@ from memit_client.probes import Health, Readiness
 from memit_client.versions import Alias, Ledger, Version
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", covariant=True)
 
 
 class Page(Model, Generic[T]):
@@ -26,6 +27,14 @@ class Page(Model, Generic[T]):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+class FactPage(Page[LiveFact]):
+    """A page of facts; a list stays with its version from page to page."""
+
+    version: str | None
+    total: int
+    """On all pages."""
 
 
 class Repeat(Enum):
@@ -50,12 +59,12 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Endpoint(Route, Generic[T]):
+class Endpoint(Route, Generic[Answer]):
     """A route that answers JSON."""
 
-    answer: TypeAdapter[T] = field(kw_only=True)
+    answer: TypeAdapter[Answer] = field(kw_only=True)
 
-    def read(self, body: bytes) -> T:
+    def read(self, body: bytes) -> Answer:
         """The answer in a body.
 
         Raises:
@@ -72,7 +81,7 @@ LIST_EDITS = Endpoint("GET", "/edits", answer=TypeAdapter(Page[Edit]))
 GET_EDIT = Endpoint("GET", "/edits/{edit_id}", answer=TypeAdapter(Edit))
 EDIT_EVENTS = Route("GET", "/edits/{edit_id}/events")
 CANCEL_EDIT = Endpoint("DELETE", "/edits/{edit_id}", Repeat.NEVER, answer=TypeAdapter(Edit))
-LIST_FACTS = Endpoint("GET", "/facts", answer=TypeAdapter(Page[LiveFact]))
+LIST_FACTS = Endpoint("GET", "/facts", answer=TypeAdapter(FactPage))
 GET_FACT = Endpoint("GET", "/facts/{fact_id}", answer=TypeAdapter(FactDetail))
 RETRACT_FACT = Endpoint("DELETE", "/facts/{fact_id}", answer=TypeAdapter(Edit))
 GENERATE = Endpoint("POST", "/generate", Repeat.REFUSED, answer=TypeAdapter(Generation))
