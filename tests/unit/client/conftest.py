@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 from registry.registry import Registry
-from tests.unit.cli.conftest import editor, registry, url, working  # noqa: F401 - fixtures
+from tests.unit.cli.conftest import editor, registry, working  # noqa: F401 - fixtures
 from tests.unit.client.both_ways import WAYS, Connect, connected
-from tests.unit.service.worker_peer import Engine, says
+from tests.unit.service.conftest import Serve, serve, stopping  # noqa: F401 - fixtures
+from tests.unit.service.worker_peer import Editor, Engine, says
+
+
+@pytest.fixture
+def url(serve: Serve, editor: Editor) -> str:  # noqa: F811 - fixtures
+    return str(serve(poll_seconds=0.05).base_url)
 
 
 @pytest.fixture(params=WAYS)
@@ -27,14 +33,14 @@ def connect(way: str) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def client(connect: Connect, url: str) -> Any:  # noqa: F811 - a fixture
+def client(connect: Connect, url: str) -> Any:
     return connect(url)
 
 
 @pytest.fixture
-def engine(redis_url: str, registry: Registry) -> Iterator[Engine]:  # noqa: F811 - a fixture
+def engine(redis_url: str, registry: Registry, editor: Editor) -> Iterator[Engine]:  # noqa: F811 - a fixture
     """Says " Rome" and "." to everything, whatever the version."""
     engine = Engine(redis_url, says(" Rome", "."))
     with engine.running():
-        engine.report(versions=["v0"])
+        engine.report(versions=[registry.versions.resolve("v0")])
         yield engine
