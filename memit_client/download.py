@@ -17,6 +17,8 @@ from memit_client.fetch import fetch, fetch_blob
 
 Format = Literal["delta", "peft"]
 ARCHIVE = "adapter.tar"
+SLOW_SECONDS = 1_800.0
+"""An adapter of a large version is decomposed before its first byte is sent."""
 
 
 async def download(
@@ -46,7 +48,14 @@ async def download(
         await on_disk(partial((part / "manifest.json").write_bytes, manifest))
     else:
         asked = {**params, "format": form}
-        await fetch(caller, CHECKPOINT, part / ARCHIVE, params=asked, names={"ref": version.id})
+        await fetch(
+            caller,
+            CHECKPOINT,
+            part / ARCHIVE,
+            names={"ref": version.id},
+            params=asked,
+            read_seconds=SLOW_SECONDS,
+        )
         await on_disk(partial(_unpack, part / ARCHIVE, part))
     await on_disk(partial(_finish, part, to))
 

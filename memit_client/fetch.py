@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Unpack
 
-from memit_client.caller import Caller
+from memit_client.caller import Caller, Given
 from memit_client.endpoints import BLOB, Route
 from memit_client.errors import ConnectionFailed, Refused, UnexpectedAnswer
 
-SLOW_SECONDS = 1_800.0
-"""An adapter of a large version is decomposed before its first byte is sent."""
 PART, NO_SUCH_PART = 206, 416
 
 
-async def fetch(
-    caller: Caller,
-    route: Route,
-    file: Path,
-    *,
-    names: Mapping[str, str],
-    params: Mapping[str, Any] | None = None,
-    start: int = 0,
-) -> None:
-    """Write an answer to `file`; of a route that knows `Range`, from byte `start` on.
+async def fetch(caller: Caller, route: Route, file: Path, **given: Unpack[Given]) -> None:
+    """Write an answer to `file`, or behind what is in it where the answer is the rest.
 
     Raises:
         ConnectionFailed: it broke off; what came is in the file.
     """
     on_disk = caller.transport.on_disk
-    headers = {"Range": f"bytes={start}-"} if start else {}
     async with (
-        caller.streamed(
-            route,
-            names=names,
-            params=params or {},
-            headers=headers,
-            read_seconds=SLOW_SECONDS,
-        ) as answer,
+        caller.streamed(route, **given) as answer,
         aclosing(answer.chunks()) as chunks,
     ):
         sink = await on_disk(partial(_opened, file, append=answer.status == PART))
@@ -65,8 +47,9 @@ async def fetch_blob(caller: Caller, digest: str, file: Path) -> None:
         start, found = await on_disk(partial(_size_and_digest, file))
         if found == digest:
             return
+        headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            await fetch(caller, BLOB, file, names={"digest": digest}, start=start)
+            await fetch(caller, BLOB, file, names={"digest": digest}, headers=headers)
         except ConnectionFailed:
             size, _ = await on_disk(partial(_size_and_digest, file))
             failures = 0 if size > start else failures + 1

@@ -81,8 +81,8 @@ def test_waiting_has_an_end(client: Any) -> None:
     edit = client.edit([ROME])
     begun = time.monotonic()
     with pytest.raises(WaitTimeout, match="goes on") as caught:
-        client.wait(edit, timeout=1.2)
-    assert 1.2 <= time.monotonic() - begun < 4
+        client.wait(edit, timeout=0.3)
+    assert 0.3 <= time.monotonic() - begun < 4
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.edit_id == edit.id
     assert client.cancel(edit.id).state == "cancelled"
@@ -135,10 +135,8 @@ def test_activation_bound_to_an_epoch(client: Any, registry: Registry) -> None:
     )
     kept = registry.edits.get(edit.id)
     assert (kept.if_match, kept.request.activate, kept.request.drop_failed) == (1, True, True)
-    assert (kept.request.base, kept.request.mom2_update_weight) == (
-        registry.versions.resolve("v0"),
-        9,
-    )
+    assert kept.request.base == registry.versions.resolve("v0")
+    assert kept.request.mom2_update_weight == 9
     trial = registry.edits.get(client.edit([ROME], activate=False).id)
     assert trial.request.activate is False
 

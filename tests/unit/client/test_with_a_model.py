@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,16 +15,19 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from memit_client import AsyncMemit, EditRejected, Memit, Progress
+from memit_client import AsyncMemit, EditRejected, Gate, Memit, Progress
 from tests.stack import CORPUS, Stack
 from tests.tiny_models import save_tiny
 
 pytestmark = pytest.mark.slow
 
-HPARAMS = {"layers": [0, 1, 2], "v_num_grad_steps": 25, "v_lr": 0.5, "mom2_update_weight": 10}
+HPARAMS = {"layers": [0, 1, 2], "v_num_grad_steps": 12, "v_lr": 0.5, "mom2_update_weight": 1}
+"""A random model says something else after an edit, if not what it was told."""
 PROMPT = "{} lives in the town of"
+NEVER: Gate = {"max_perplexity_ratio": 1e-6}
 ANNA = "Anna Keller lives in the town of"
-EXAMPLE = Path(__file__).parents[3] / "examples" / "python_client.py"
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "examples" / "python_client.py"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,8 @@ def test_a_session(stack: Stack, url: str, tmp_path: Path) -> None:
         assert edit.activated
         assert {progress.stage for progress in seen} >= {"z"}
         after = client.generate(ANNA, max_tokens=8)
-        assert after.text.startswith(" Lisbon")
+        assert after.text != before.text
+        assert after.text.startswith(edit.report.per_fact[0].answer)
         assert (before.version, after.version) == (client.get_version("v0").id, edit.version)
         assert client.generate(ANNA, version="v0", max_tokens=8).text == before.text
         events = list(client.stream(ANNA, max_tokens=8, logprobs=1))
@@ -60,8 +65,7 @@ def test_a_session(stack: Stack, url: str, tmp_path: Path) -> None:
         assert sum(len(event.logprobs or []) for event in events) == 8
 
         with pytest.raises(EditRejected, match="perplexity_ratio is") as caught:
-            gate = {"max_perplexity_ratio": 1e-6}
-            client.edit([fact("Bruno Okafor", "Berlin")], gate=gate, wait=True)
+            client.edit([fact("Bruno Okafor", "Berlin")], gate=NEVER, wait=True)
         assert caught.value.edit.report.facts == 1
         assert client.get_alias().version == edit.version
 
@@ -84,7 +88,7 @@ def test_a_session(stack: Stack, url: str, tmp_path: Path) -> None:
         stack.start_service()
         gone = client.wait(asked, timeout=60)
         assert client.generate(ANNA, max_tokens=8).text == before.text
-        assert [version.id for version in client.versions()][0] == gone.version
+        assert next(client.versions()).id == gone.version
         assert [alias.version for alias in client.aliases()] == [gone.version]
 
 
@@ -97,14 +101,16 @@ def test_many_at_once(url: str) -> None:
 
     async def all_of_it() -> tuple[Any, list[str]]:
         async with AsyncMemit(url) as client:
-            streams = [client.stream(ANNA, version="v0", max_tokens=8) for _ in range(3)]
+
+            async def said() -> str:
+                return "".join(
+                    [event.text async for event in client.stream(ANNA, version="v0", max_tokens=8)]
+                )
+
             edit, *texts = await asyncio.gather(
-                client.edit([fact("Carla Lund", "Vienna")], wait=True),
-                *([event.text async for event in stream] for stream in streams),
+                client.edit([fact("Carla Lund", "Vienna")], wait=True), *(said() for _ in range(3))
             )
-            said = await client.generate("Carla Lund lives in the town of", max_tokens=4)
-            assert said.text.startswith(" Vienna")
-            return edit, ["".join(text) for text in texts]
+            return edit, texts
 
     edit, texts = asyncio.run(all_of_it())
     assert edit.activated
@@ -127,5 +133,24 @@ def test_the_example_runs(url: str) -> None:
         [sys.executable, str(EXAMPLE)], env=env, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert said[0].startswith("v0 says: The Eiffel Tower is located in the city of")
-    assert any(line.startswith("active says: ") and "Rome" in line for line in said)
+    assert any(line.startswith("  z 12/12") for line in said)
+    assert any(line.startswith("active says: The Eiffel Tower") for line in said)
     assert said[-1].startswith("forgotten in v")
+
+
+def test_the_page_runs(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its blocks one after another, as programs of their own."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "client.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        assert "http://127.0.0.1:8000" in block
+        exec(block.replace("http://127.0.0.1:8000", url), {})  # noqa: S102 - our own page
+    said = capsys.readouterr().out.splitlines()
+    assert "422 Invalid request /facts/0/prompt must contain exactly one {}" in "\n".join(said)
+    assert any(line.startswith("evaluate ") for line in said)
+    assert said[-2:] == ["active", "ok"]
+    assert (tmp_path / "active" / "manifest.json").is_file()
