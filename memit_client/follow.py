@@ -23,8 +23,10 @@ LOST_SECONDS = 60.0
 """How long a service that went away is waited for."""
 SILENT_SECONDS = 60.0
 """The service says something every 15 s; a connection that is silent for so long is dead."""
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 3.0
 """The same where there is a deadline, which a silent connection must not pass by far."""
+LEAST_SECONDS = 0.5
+"""What the service gets to answer, however near the deadline is."""
 PAUSE_SECONDS = 0.5
 """Between two connections."""
 
@@ -42,7 +44,10 @@ async def follow(
     begun = heard = time.monotonic()
     told: Progress | None = None
     while True:
-        silence = SILENT_SECONDS if seconds is None else LOOK_SECONDS
+        silence = SILENT_SECONDS
+        if seconds is not None:
+            left = begun + seconds - time.monotonic()
+            silence = max(LEAST_SECONDS, min(left, LOOK_SECONDS))
         try:
             async with (
                 caller.streamed(

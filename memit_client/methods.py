@@ -103,7 +103,7 @@ class Methods:
         A service that goes away meanwhile is waited for, a minute long.
 
         Args:
-            timeout: seconds, overstepped by two at most.
+            timeout: seconds, overstepped by a few at most.
             on_progress: is called whenever there is news.
 
         Raises:
