@@ -11,6 +11,7 @@ from contracts.edits import Gate as AskedGate
 from contracts.edits import Progress as ToldProgress
 from contracts.errors import Problem as ToldProblem
 from contracts.generation import EndEvent, GenerateRequest, StartEvent, TokenEvent
+from contracts.generation import Sampling as AskedSampling
 from contracts.settings import Settings
 from memit_client import Fact, Gate, Problem, Progress, Sampling, TextEvent, endpoints
 from memit_client.endpoints import Endpoint, Route
@@ -50,6 +51,8 @@ def test_every_answer_is_read(described: dict[str, Any], name: str) -> None:
     for answer in good:
         said = answer["content"]["application/json"]["schema"]
         read = endpoint.answer.json_schema()
+        if "anyOf" in said:  # another kind of answer is for who asks in another way
+            (said,) = (one for one in said["anyOf"] if one["$ref"].endswith(f"/{read['title']}"))
         assert misfits(said, read, described["components"]["schemas"]) == []
 
 
@@ -93,11 +96,7 @@ def test_every_option_is_taken(options: type, asked: type[BaseModel]) -> None:
 
 
 def test_every_option_of_the_service_can_be_given() -> None:
-    assert set(Sampling.__annotations__) == set(GenerateRequest.model_fields) - {
-        "prompt",
-        "version",
-        "stream",
-    }
+    assert set(Sampling.__annotations__) == set(AskedSampling.model_fields)
     assert set(Gate.__annotations__) == set(AskedGate.model_fields)
 
 
