@@ -11,7 +11,7 @@ import pytest
 from contracts.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("contracts", "registry", "memit_core", "worker", "service", "cli")
+PACKAGES = ("contracts", "registry", "memit_core", "worker", "service", "cli", "memit_client")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 
 

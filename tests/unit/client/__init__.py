@@ -1,0 +1,1 @@
+"""The Python client, both ways, against real services."""
