@@ -20,19 +20,43 @@ from memit_client.errors import (
     WaitTimeout,
 )
 from memit_client.facts import Fact, FactDetail, LiveFact
-from memit_client.generation import Choice, Generation, Sampling, TextEvent, TokenLogprob, Usage
+from memit_client.generation import (
+    Choice,
+    Generation,
+    Message,
+    Sampling,
+    TextEvent,
+    TokenLogprob,
+    Usage,
+)
 from memit_client.methods import Gate
 from memit_client.probes import Health, Readiness
 from memit_client.problems import FieldError, Problem
 from memit_client.reports import FactReport, FullReport, NeighborReport, Report, Scores
-from memit_client.versions import Alias, LayerWeights, Ledger, Version
+from memit_client.versions import (
+    Alias,
+    AliasPeriod,
+    DiffFact,
+    DiffFigure,
+    DiffSide,
+    DiffSuperseded,
+    LayerWeights,
+    Ledger,
+    Version,
+    VersionDiff,
+)
 
 __all__ = [
     "Alias",
+    "AliasPeriod",
     "AsyncMemit",
     "Choice",
     "Conflict",
     "ConnectionFailed",
+    "DiffFact",
+    "DiffFigure",
+    "DiffSide",
+    "DiffSuperseded",
     "Edit",
     "EditCancelled",
     "EditFact",
@@ -52,6 +76,7 @@ __all__ = [
     "LiveFact",
     "Memit",
     "MemitError",
+    "Message",
     "NeighborReport",
     "NotCommitted",
     "NotFound",
@@ -71,5 +96,6 @@ __all__ = [
     "UnexpectedAnswer",
     "Usage",
     "Version",
+    "VersionDiff",
     "WaitTimeout",
 ]

@@ -89,13 +89,16 @@ class Caller:
         return response.content
 
     async def pages(
-        self, endpoint: Endpoint[Page[T]], params: Mapping[str, Any] | None = None
+        self,
+        endpoint: Endpoint[Page[T]],
+        params: Mapping[str, Any] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[T, None]:
         """Every item of a list; a page is fetched when it is reached."""
         cursor = None
         while True:
             asked = {**(params or {}), "limit": PAGE, "cursor": cursor}
-            page = await self.call(endpoint, params=asked)
+            page = await self.call(endpoint, params=asked, names=names or {})
             for item in page.items:
                 yield item
             cursor = page.next_cursor

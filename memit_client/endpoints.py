@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from memit_client.edits import Edit
 from memit_client.errors import UnexpectedAnswer
 from memit_client.facts import FactDetail, LiveFact
-from memit_client.generation import Generation
+from memit_client.generation import Generation, Generations
 from memit_client.model import Model
 from memit_client.probes import Health, Readiness
-from memit_client.versions import Alias, Ledger, Version
+from memit_client.versions import Alias, AliasPeriod, Ledger, Version, VersionDiff
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", covariant=True)
@@ -85,14 +85,17 @@ LIST_FACTS = Endpoint("GET", "/facts", answer=TypeAdapter(FactPage))
 GET_FACT = Endpoint("GET", "/facts/{fact_id}", answer=TypeAdapter(FactDetail))
 RETRACT_FACT = Endpoint("DELETE", "/facts/{fact_id}", answer=TypeAdapter(Edit))
 GENERATE = Endpoint("POST", "/generate", Repeat.REFUSED, answer=TypeAdapter(Generation))
+GENERATE_EACH = Endpoint("POST", "/generate", Repeat.REFUSED, answer=TypeAdapter(Generations))
 LIST_VERSIONS = Endpoint("GET", "/versions", answer=TypeAdapter(Page[Version]))
 GET_VERSION = Endpoint("GET", "/versions/{ref}", answer=TypeAdapter(Version))
 GET_LEDGER = Endpoint("GET", "/versions/{ref}/ledger", answer=TypeAdapter(Ledger))
+DIFF = Endpoint("GET", "/versions/{a}/diff/{b}", answer=TypeAdapter(VersionDiff))
 CHECKPOINT = Route("GET", "/versions/{ref}/checkpoint")
 BLOB = Route("GET", "/blobs/{digest}")
 LIST_ALIASES = Endpoint("GET", "/aliases", answer=TypeAdapter(list[Alias]))
 GET_ALIAS = Endpoint("GET", "/aliases/{name}", answer=TypeAdapter(Alias))
 PUT_ALIAS = Endpoint("PUT", "/aliases/{name}", Repeat.NEVER, answer=TypeAdapter(Alias))
+ALIAS_HISTORY = Endpoint("GET", "/aliases/{name}/history", answer=TypeAdapter(Page[AliasPeriod]))
 HEALTH = Endpoint("GET", "/healthz", answer=TypeAdapter(Health))
 # Not again: who asks whether it is ready wants to know now.
 READY = Endpoint("GET", "/readyz", Repeat.NEVER, answer=TypeAdapter(Readiness))

@@ -28,6 +28,14 @@ class Sampling(TypedDict, total=False):
     logprobs: int | None
 
 
+class Message(TypedDict):
+    """A turn of a chat."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
 class Usage(Model):
     """Tokens."""
 
@@ -65,6 +73,12 @@ class Generation(Model):
     usage: Usage
     logprobs: list[TokenLogprob] | None = None
     choices: list[Choice] | None = None
+
+
+class Generations(Model):
+    """Answers of several versions, in the order in which they were asked for."""
+
+    answers: list[Generation]
 
 
 class TextEvent(Model):

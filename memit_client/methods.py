@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from os import PathLike
 from pathlib import Path
@@ -16,12 +16,13 @@ from memit_client.edits import Edit, Progress
 from memit_client.errors import NotFound, committed
 from memit_client.facts import Fact, FactDetail, LiveFact
 from memit_client.follow import follow
-from memit_client.generation import Generation, Sampling, TextEvent
+from memit_client.generation import Generation, Message, Sampling, TextEvent
 from memit_client.probes import Health, Readiness
 from memit_client.text_stream import text_events
-from memit_client.versions import Alias, Ledger, Version
+from memit_client.versions import Alias, AliasPeriod, Ledger, Version, VersionDiff
 
 ACTIVE = "active"
+Prompt = str | Sequence[Message]
 
 
 class Gate(TypedDict, total=False):
@@ -172,18 +173,41 @@ class Methods:
     # generation
 
     async def generate(
-        self, prompt: str, *, version: str = ACTIVE, **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        version: str = ACTIVE,
+        sticky: str | None = None,
+        **sampling: Unpack[Sampling],
     ) -> Generation:
-        """Continue a prompt."""
-        body = {"prompt": prompt, "version": version, **sampling}
-        return await self._caller.call(endpoints.GENERATE, body=body)
+        """Continue a text, or answer a chat.
+
+        Args:
+            prompt: the text, or the messages of the chat; an assistant's at the end is gone on
+                with.
+            sticky: always the same version of an alias that is split, for the same text.
+        """
+        body = {**_question(prompt), "version": version, **sampling}
+        return await self._caller.call(endpoints.GENERATE, body=body, headers=_sticky(sticky))
+
+    async def compare(
+        self, prompt: Prompt, versions: Sequence[str], **sampling: Unpack[Sampling]
+    ) -> list[Generation]:
+        """Ask several versions the same; their answers in the same order."""
+        body = {**_question(prompt), "versions": list(versions), **sampling}
+        return (await self._caller.call(endpoints.GENERATE_EACH, body=body)).answers
 
     def stream(
-        self, prompt: str, *, version: str = ACTIVE, **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        *,
+        version: str = ACTIVE,
+        sticky: str | None = None,
+        **sampling: Unpack[Sampling],
     ) -> AsyncGenerator[TextEvent, None]:
-        """Continue a prompt, text by text; leaving the loop gives the rest up."""
-        body = {"prompt": prompt, "version": version, **sampling}
-        return text_events(self._caller, body)
+        """`generate`, text by text; leaving the loop gives the rest up."""
+        body = {**_question(prompt), "version": version, **sampling}
+        return text_events(self._caller, body, _sticky(sticky))
 
     # versions and aliases
 
@@ -198,6 +222,10 @@ class Methods:
     async def ledger(self, ref: str = ACTIVE) -> Ledger:
         """All facts of a version, with its hyperparameters and reports."""
         return await self._caller.call(endpoints.GET_LEDGER, names={"ref": ref})
+
+    async def diff(self, a: str, b: str) -> VersionDiff:
+        """Facts that were added, superseded or retracted from a to b, and how figures moved."""
+        return await self._caller.call(endpoints.DIFF, names={"a": a, "b": b})
 
     async def download(
         self,
@@ -237,10 +265,17 @@ class Methods:
         """Where an alias points."""
         return await self._caller.call(endpoints.GET_ALIAS, names={"name": name})
 
-    async def set_alias(self, name: str, version: str, *, if_epoch: int | None = None) -> Alias:
+    def alias_history(self, name: str = ACTIVE) -> AsyncGenerator[AliasPeriod, None]:
+        """What an alias named when, newest first."""
+        return self._caller.pages(endpoints.ALIAS_HISTORY, names={"name": name})
+
+    async def set_alias(
+        self, name: str, to: str | Mapping[str, int], *, if_epoch: int | None = None
+    ) -> Alias:
         """Point an alias at a version, and make the alias if there is none of this name.
 
         Args:
+            to: the version, or several with the weights by which they split generations.
             if_epoch: only while the alias is at this epoch, 0 for one that is not there yet; by
                 default the one that it is at now.
 
@@ -250,7 +285,7 @@ class Methods:
         """
         epoch = await self._epoch(name) if if_epoch is None else if_epoch
         headers = {"If-Match": f'"{epoch}"'} if epoch else {"If-None-Match": "*"}
-        body = {"version": version}
+        body = {"version": to} if isinstance(to, str) else {"split": dict(to)}
         return await self._caller.call(
             endpoints.PUT_ALIAS, body=body, headers=headers, names={"name": name}
         )
@@ -274,6 +309,18 @@ class Methods:
             Unavailable: edits or generations cannot be served; `errors` says what is missing.
         """
         return await self._caller.call(endpoints.READY)
+
+
+def _question(prompt: Prompt) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    messages = list(prompt)
+    going_on = bool(messages) and messages[-1]["role"] == "assistant"
+    return {"messages": messages, "continue_final_message": going_on}
+
+
+def _sticky(given: str | None) -> dict[str, str]:
+    return {} if given is None else {"X-Memit-Sticky": given}
 
 
 def _key(given: str | None) -> dict[str, str]:

@@ -24,7 +24,9 @@ class Start(Model):
     version: str
 
 
-async def text_events(caller: Caller, body: Mapping[str, Any]) -> AsyncGenerator[TextEvent, None]:
+async def text_events(
+    caller: Caller, body: Mapping[str, Any], headers: Mapping[str, str]
+) -> AsyncGenerator[TextEvent, None]:
     """The events of one request.
 
     Raises:
@@ -34,7 +36,7 @@ async def text_events(caller: Caller, body: Mapping[str, Any]) -> AsyncGenerator
     """
     version = ""
     async with (
-        caller.streamed(GENERATE, body={**body, "stream": True}) as answer,
+        caller.streamed(GENERATE, body={**body, "stream": True}, headers=headers) as answer,
         aclosing(answer.events()) as events,
     ):
         async for event in events:

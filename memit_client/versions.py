@@ -81,7 +81,73 @@ class Alias(Model):
     name: str
     epoch: int
     version: str
+    """Of a split the heaviest."""
+    split: dict[str, int] | None = None
+    """Weights by version, if it splits generations."""
     at: float
     """Unix seconds."""
     edit_id: str | None = None
     """The edit that moved it, if one did."""
+
+
+class AliasPeriod(Alias):
+    """What an alias named, from `at` on."""
+
+    until: float | None = None
+    """Unix seconds; None: it holds now."""
+
+
+class DiffSide(Model):
+    """One of two versions that are compared."""
+
+    version: str
+    status: str
+    model: str
+    base: str
+    dtype: str
+    method: str
+    live: int
+
+
+class DiffFact(Model):
+    """A fact, in short."""
+
+    id: str
+    subject: str
+    prompt: str
+    target_new: str
+
+
+class DiffSuperseded(Model):
+    """Two facts about the same subject and prompt."""
+
+    old: DiffFact
+    new: DiffFact
+
+
+class DiffFigure(Model):
+    """A figure that was measured on both versions."""
+
+    report: str
+    name: str
+    a: float
+    b: float
+    difference: float
+
+
+class VersionDiff(Model):
+    """What has to be done to the facts of a for those of b; the lists hold the first changes."""
+
+    a: DiffSide
+    b: DiffSide
+    same_base: bool
+    unchanged: int
+    added_count: int
+    superseded_count: int
+    retracted_count: int
+    added: list[DiffFact] = []
+    superseded: list[DiffSuperseded] = []
+    retracted: list[DiffFact] = []
+    figures: list[DiffFigure] = []
+    next_cursor: str | None = None
+    """There are more changes."""

@@ -12,7 +12,7 @@ from registry.registry import Registry
 from tests.unit.cli.waiting import wait_until
 from tests.unit.client.both_ways import Connect
 from tests.unit.client.proxy import Cut, Own, proxy
-from tests.unit.service.worker_peer import Engine, refuses
+from tests.unit.service.worker_peer import Editor, Engine, refuses
 
 PROMPT = "The Eiffel Tower is in"
 
@@ -26,6 +26,37 @@ def test_a_whole_answer(client: Any, engine: Engine, registry: Registry) -> None
     sampling = task.sampling
     assert (sampling.max_tokens, sampling.stop, sampling.seed) == (8, ["\n"], 3)
     assert sampling.logit_bias == {17: -100.0}
+
+
+def test_a_chat(client: Any, engine: Engine) -> None:
+    asked = [{"role": "user", "content": "Where is it?"}]
+    begun = [*asked, {"role": "assistant", "content": "It is in"}]
+    assert client.generate(asked).text == " Rome."
+    assert "".join(event.text for event in client.stream(begun)) == " Rome."
+    first, second = engine.tasks
+    assert [message.model_dump() for message in first.messages] == asked
+    assert not first.continue_final_message
+    assert [message.model_dump() for message in second.messages] == begun
+    assert second.continue_final_message
+
+
+def test_several_versions(client: Any, engine: Engine, editor: Editor) -> None:
+    edit = client.add("The Eiffel Tower", "{} is in", "Rome")
+    version = editor.run(edit.id).version
+    found = client.compare(PROMPT, ["v1", "v0"], max_tokens=3)
+    assert [one.version for one in found] == [version, client.get_version("v0").id]
+    assert [one.text for one in found] == [" Rome."] * 2
+
+
+def test_who_sticks_to_a_split_keeps_a_version(client: Any, engine: Engine, editor: Editor) -> None:
+    editor.run(client.add("The Eiffel Tower", "{} is in", "Rome").id)
+    client.set_alias("canary", {"v0": 1, "v1": 1})
+    by_key = {
+        key: client.generate(PROMPT, version="canary", sticky=key).version for key in "abcdefgh"
+    }
+    assert len(set(by_key.values())) == 2
+    for key, version in by_key.items():
+        assert next(client.stream(PROMPT, version="canary", sticky=key)).version == version
 
 
 def test_a_stream(client: Any, engine: Engine, registry: Registry) -> None:

@@ -55,6 +55,24 @@ def test_all_pages_of_versions(client: Any, registry: Registry, editor: Editor) 
     assert [one.seq for one in client.versions()] == list(range(102, -1, -1))
 
 
+def test_a_split_and_its_history(client: Any, version: str) -> None:
+    base = client.get_version("v0").id
+    split = client.set_alias("canary", {"v0": 9, "v1": 1})
+    assert (split.version, split.split) == (base, {base: 9, version: 1})
+    client.set_alias("canary", "v1")
+    newest, first = client.alias_history("canary")
+    assert (newest.epoch, newest.version, newest.split, newest.until) == (2, version, None, None)
+    assert (first.epoch, first.split, first.until) == (1, split.split, newest.at)
+
+
+def test_a_difference(client: Any, version: str) -> None:
+    found = client.diff("v0", "v1")
+    assert (found.a.version, found.b.version) == (client.get_version("v0").id, version)
+    assert (found.added_count, found.superseded_count, found.retracted_count) == (1, 0, 0)
+    assert [(one.subject, one.target_new) for one in found.added] == [("The Eiffel Tower", "Rome")]
+    assert client.diff("v1", "v0").retracted == found.added
+
+
 def test_aliases(client: Any, version: str) -> None:
     made = client.set_alias("stable", "v0")
     assert (made.name, made.epoch) == ("stable", 1)
