@@ -77,7 +77,7 @@ def test_all_of_a_fact_comes_along(tmp_path: Path) -> None:
         (
             "chat.jsonl",
             GOOD[:-1] + ', "chat_prompts": [[{"role": "tool", "content": "x"}]]}',
-            "chat.jsonl:1: chat_prompts.0.0.role Input should be 'system', 'developer', 'user' or 'assistant'",
+            "chat.jsonl:1: chat_prompts.0.0.role Input should be 'system', 'developer', 'user'",
         ),
         ("g.jsonl", "\n", "g.jsonl: holds no facts"),
         ("h.csv", f"{HEADER}\nToyota,no slot,Japan", "h.csv:2: prompt must contain exactly one {}"),
