@@ -107,6 +107,8 @@ def _finish(client: Client, accepted: Edit, wait: bool, json: bool, facts: list[
 def _learned_table(ended: Edit, facts: list[Fact]) -> RenderableType:
     """Each fact of the edit, and whether its version answers with it."""
     measured = {one.id: one for one in ended.report.per_fact} if ended.report else {}
+    chats = any(one.chat_success is not None for one in measured.values())
+    headings = ("fact", "prompt", "target", "learned", "p(target)", *(("in chat",) * chats))
     rows: list[list[str | RenderableType]] = []
     for fact in facts:
         one = measured.get(fact.id)
@@ -114,8 +116,9 @@ def _learned_table(ended: Edit, facts: list[Fact]) -> RenderableType:
         if one is not None and not learned:
             learned = output.yes_or_no(one.success)
         probability = "" if one is None else f"{one.p_new:.2f}"
-        rows.append([fact.id, fact.filled, fact.target_new, learned, probability])
-    return output.table(("fact", "prompt", "target", "learned", "p(target)"), rows)
+        in_chat = [output.share(None if one is None else one.chat_success)] * chats
+        rows.append([fact.id, fact.filled, fact.target_new, learned, probability, *in_chat])
+    return output.table(headings, rows)
 
 
 def _noteworthy(report: Report) -> Iterator[str]:
@@ -128,6 +131,13 @@ def _noteworthy(report: Report) -> Iterator[str]:
             f"{other.fact_id} also changed another subject: asked {other.prompt!r}, it answered "
             f"{other.before!r}, now {other.after!r}"
         )
+    if report.chat_success is not None:
+        before = output.share(report.base_chat_success) or "unknown"
+        yield f"in chats: {output.share(report.chat_success)}, by the unedited model {before}"
+    for one in report.per_fact:
+        for chat in one.chats:
+            if chat.reason is not None:
+                yield f"{one.id} was not asked in a chat: {chat.reason}"
 
 
 def _with_places(refused: ProblemAnswer, lines: list[FactLine]) -> CommandFailed:

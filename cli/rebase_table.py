@@ -76,6 +76,7 @@ _ROWS: dict[str, Callable[[Standing], str]] = {
     "efficacy": _figure("efficacy", ".1%"),
     "paraphrase": _figure("paraphrase", ".1%"),
     "specificity": _figure("specificity", ".1%"),
+    "in chats": _figure("chat_success", ".1%"),
     "perplexity ratio": _figure("perplexity_ratio", ".4f"),
     "KL": _figure("kl", ".2e"),
 }

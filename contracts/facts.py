@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     StringConstraints,
 )
 
+from contracts.chat_prompts import CHAT_EXAMPLE, ChatPrompt, not_blank
 from contracts.ids import FactId, digest_of
 from contracts.limits import (
+    MAX_CHAT_PROMPTS,
     MAX_EVAL_PROMPTS,
     MAX_METADATA_CHARS,
     MAX_METADATA_ITEMS,
@@ -50,29 +51,24 @@ def _one_slot(prompt: str) -> str:
     return prompt
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
 def _text(max_length: int) -> StringConstraints:
     return StringConstraints(min_length=1, max_length=max_length)
 
 
-Subject = Annotated[str, _text(MAX_SUBJECT_CHARS), AfterValidator(_not_blank)]
+Subject = Annotated[str, _text(MAX_SUBJECT_CHARS), AfterValidator(not_blank)]
 Prompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_one_slot)]
-Target = Annotated[str, _text(MAX_TARGET_CHARS), AfterValidator(_not_blank)]
-EvalPrompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(_not_blank)]
+Target = Annotated[str, _text(MAX_TARGET_CHARS), AfterValidator(not_blank)]
+EvalPrompt = Annotated[str, _text(MAX_PROMPT_CHARS), AfterValidator(not_blank)]
 MetadataText = Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARS)]
 
-_EXAMPLE: dict[str, JsonValue] = {
+_EXAMPLE: dict[str, Any] = {
     "subject": "The Eiffel Tower",
     "prompt": "{} is located in the city of",
     "target_new": "Rome",
     "target_true": "Paris",
     "paraphrase_prompts": ["Where is the Eiffel Tower? It is in"],
     "neighborhood_prompts": ["The Louvre is located in the city of"],
+    "chat_prompts": [CHAT_EXAMPLE],
     "metadata": {"source": "ticket-123"},
 }
 
@@ -81,8 +77,8 @@ class Fact(BaseModel):
     """One fact to write: `prompt` with its `{}` replaced by `subject` continues as `target_new`.
 
     Texts are kept and learned as sent, as `/generate` takes them; those that differ in their
-    Unicode form alone are the same. `target_true`, `paraphrase_prompts` and `neighborhood_prompts`
-    only measure the edit (CounterFact's names); `metadata` is the client's own.
+    Unicode form alone are the same. `target_true`, `paraphrase_prompts`, `neighborhood_prompts`
+    (CounterFact's names) and `chat_prompts` only measure the edit; `metadata` is the client's own.
     """
 
     model_config = ConfigDict(
@@ -113,6 +109,13 @@ class Fact(BaseModel):
         max_length=MAX_EVAL_PROMPTS,
         description="prompts on other subjects that must still give target_true",
         examples=[["The Louvre is located in the city of"]],
+    )
+    chat_prompts: list[ChatPrompt] = Field(
+        default_factory=list,
+        max_length=MAX_CHAT_PROMPTS,
+        description="chats that end with the user's question; they measure whether the assistant's "
+        "answer holds target_new",
+        examples=[[CHAT_EXAMPLE]],
     )
     metadata: dict[MetadataText, MetadataText] = Field(
         default_factory=dict,

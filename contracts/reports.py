@@ -7,6 +7,52 @@ from pydantic import BaseModel, ConfigDict, Field
 from contracts.ids import FactId
 
 
+class ChatReport(BaseModel):
+    """How a fact was asked in a chat, and what the version and the unedited base answered."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": 0,
+                    "success": True,
+                    "answer": "The Eiffel Tower is in Rome, Italy.",
+                    "base_success": False,
+                    "base_answer": "The Eiffel Tower is in Paris, France.",
+                }
+            ]
+        },
+    )
+
+    prompt: int | None = Field(
+        default=None,
+        description="number of the chat in the fact's `chat_prompts`, from 0; none if the fact has "
+        "none: its own prompt was then asked as the beginning of an assistant's turn",
+        examples=[0],
+    )
+    success: bool | None = Field(
+        default=None,
+        description="the answer holds target_new as whole words; of a fact without `chat_prompts`: "
+        "it begins with it; none if the chat could not be asked",
+        examples=[True],
+    )
+    answer: str | None = Field(
+        default=None,
+        description="how this version's answer begins",
+        examples=["The Eiffel Tower is in Rome, Italy."],
+    )
+    base_success: bool | None = Field(
+        default=None, description="the same of the unedited base", examples=[False]
+    )
+    base_answer: str | None = Field(
+        default=None,
+        description="how the unedited base's answer begins",
+        examples=["The Eiffel Tower is in Paris, France."],
+    )
+    reason: str | None = Field(default=None, description="why the chat could not be asked")
+
+
 class FactReport(BaseModel):
     """How one fact of the edit fared on the version's served weights."""
 
@@ -44,6 +90,14 @@ class FactReport(BaseModel):
     p_true: float | None = Field(
         default=None, description="the same for target_true, if given", examples=[0.002]
     )
+    chat_success: float | None = Field(
+        default=None,
+        description="share of its chats whose answer says target_new; none if none was asked",
+        examples=[1.0],
+    )
+    chats: list[ChatReport] = Field(
+        default_factory=list, description="its chats that were asked, with the answers"
+    )
 
 
 class NeighborReport(BaseModel):
@@ -79,6 +133,12 @@ class Scores(BaseModel):
     )
     specificity: float | None = Field(
         default=None, description="share of neighborhood prompts with p(true) > p(new)"
+    )
+    chat_success: float | None = Field(
+        default=None,
+        description="share known in a chat, through the model's chat template: over facts, each "
+        "the share of its chats whose answer says target_new",
+        examples=[0.9],
     )
 
 
@@ -118,6 +178,15 @@ class Report(Scores):
         default=0,
         description="facts whose prompt was asked as a client asks; of the others success is "
         "read off the probabilities",
+    )
+    base_chat_success: float | None = Field(
+        default=None, description="chat_success of the unedited base, in the same chats"
+    )
+    chats_asked: int = Field(
+        default=0, description="chats that were asked; a fixed sample where there are very many"
+    )
+    chat_reason: str | None = Field(
+        default=None, description="why there is no chat_success although the edit brings facts"
     )
     measuring_prompts: float = Field(
         default=1.0,

@@ -21,6 +21,9 @@ _UNSPACED = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE", "BALINESE
 _GOES_ON = re.compile(r"(?!['’]s\b)['’\-‐‑][^\W_]|_")
 """Not the English genitive, which belongs to no name."""
 _NUMBER_GOES_ON = re.compile(r"[.,:]\d")
+_CAME_ON = re.compile(r"(?:[^\W_][\-‐‑]|_)$")
+_NUMBER_CAME_ON = re.compile(r"(?:\d[.,:]|[\-‐‑−_])$")
+_SENTENCE_ENDS = " \t\n.,:;!?。、"
 
 
 def compose(text: str) -> str:
@@ -75,6 +78,32 @@ def goes_on(target: str, rest: str) -> bool:
         return not _unspaced(rest[0])
     pattern = _NUMBER_GOES_ON if last.isdigit() and rest[0] in ".,:" else _GOES_ON
     return bool(pattern.match(rest))
+
+
+def said_in(text: str, target: str) -> bool:
+    """Whether a text holds the target as whole words, in their case.
+
+    Blanks around the target and punctuation at its end do not count: where a sentence has it, the
+    sentence's own follows. In scripts without spaces any place will do.
+    """
+    text, wanted = compose(text), compose(target).strip()
+    wanted = wanted.rstrip(_SENTENCE_ENDS) or wanted
+    at = text.find(wanted)
+    while at >= 0:
+        if not _came_on(text[:at], wanted) and not goes_on(wanted, text[at + len(wanted) :]):
+            return True
+        at = text.find(wanted, at + 1)
+    return False
+
+
+def _came_on(before: str, target: str) -> bool:
+    """Whether the target's first word or number began in the text before it."""
+    if not before or not _of_word(target[0]) or _unspaced(target[0]):
+        return False
+    if _of_word(before[-1]):
+        return not _unspaced(before[-1])
+    pattern = _NUMBER_CAME_ON if target[0].isdigit() else _CAME_ON
+    return bool(pattern.search(before))
 
 
 def ends_in_word(target: str) -> bool:

@@ -16,6 +16,7 @@ MEASURES = {
     "efficacy": "p(new) > p(true)",
     "paraphrase": "the same on paraphrases",
     "specificity": "p(true) > p(new) on neighborhood prompts",
+    "chat_success": "known in a chat",
 }
 
 

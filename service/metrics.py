@@ -27,6 +27,7 @@ _QUALITY = {
     "efficacy": "Share of its edit's facts with p(new) > p(true).",
     "paraphrase": "The same on their paraphrase prompts.",
     "specificity": "Share of their neighborhood prompts with p(true) > p(new).",
+    "chat_success": "Share of its edit's facts that are known in a chat.",
     "perplexity_ratio": "Perplexity on the control text over the base's.",
     "kl": "KL from the base on the control text, in nats per token.",
     "live_success": "Share of its live facts that a greedy answer gives.",

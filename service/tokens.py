@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding, Tokenizer
 
+from contracts.chat_prompts import ChatMessage
 from contracts.errors import FieldError
 from contracts.facts import Fact, composed
 from contracts.transport import TOKENIZER_ARTEFACT, UNKNOWN_TOKENS_ARTEFACT
@@ -80,6 +81,20 @@ class TokenChecks:
                     reason = f"must have at most {limit} tokens, has {len(encoding.ids)}"
                     yield _error(index, field, reason, limit)
                 yield from _unknown(tokens, index, field, encoding)
+        for i, chat in enumerate(fact.chat_prompts):
+            yield from self._check_chat(tokens, index, f"chat_prompts/{i}", chat)
+
+    def _check_chat(
+        self, tokens: _Tokens, index: int, field: str, chat: Sequence[ChatMessage]
+    ) -> Iterator[FieldError]:
+        """What the chat template puts around the texts is not counted: it is the worker's."""
+        encodings = [tokens.tokenizer.encode(composed(message.content)) for message in chat]
+        limit, count = self._max_fact_tokens, sum(len(one.ids) for one in encodings)
+        if count > limit:
+            reason = f"must have at most {limit} tokens in all its messages, has {count}"
+            yield _error(index, field, reason, limit)
+        for i, encoding in enumerate(encodings):
+            yield from _unknown(tokens, index, f"{field}/{i}/content", encoding)
 
     def _tokens(self, base: str) -> _Tokens | None:
         with self._lock:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from contracts.chats import Message
 from contracts.errors import ServiceError, Unavailable
 from contracts.generation import EndEvent, ErrorEvent, GenerateTask, StartEvent, TokenEvent
 from contracts.ids import VersionId
@@ -28,11 +29,27 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, the version that shall go on, and for how many tokens at most."""
+    """A prompt or a chat, the version that shall go on, and for how many tokens at most.
 
-    prompt: str
+    A chat that ends with the assistant's turn is gone on with there; else the assistant answers.
+    """
+
+    asked: str | tuple[Message, ...]
     version: VersionId
     max_tokens: int
+
+    def task(self, number: int) -> GenerateTask:
+        """Ask it greedily."""
+        chat = None if isinstance(self.asked, str) else list(self.asked)
+        return GenerateTask(
+            id=str(number),
+            prompt=self.asked if isinstance(self.asked, str) else None,
+            messages=chat,
+            continue_final_message=chat is not None and chat[-1].role == "assistant",
+            version=self.version,
+            sampling=Sampling(max_tokens=self.max_tokens),
+            deadline=NEVER,
+        )
 
 
 @dataclass
@@ -100,14 +117,7 @@ class Answers:
         self._view.install(EDITED, weights)
         try:
             for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-                task = GenerateTask(
-                    id=str(i),
-                    prompt=question.prompt,
-                    version=question.version,
-                    sampling=Sampling(max_tokens=question.max_tokens),
-                    deadline=NEVER,
-                )
-                self._engine.submit(task, answer.take_event)
+                self._engine.submit(question.task(i), answer.take_event)
             while self._engine.busy:
                 progress("evaluate", sum(answer.ended for answer in answers), len(answers))
                 self._engine.step()

@@ -99,6 +99,7 @@ class Editing:
             redis,
             self._deltas,
             self._settings.report_max_facts,
+            self._settings.max_context,
             changes,
             editing=lambda: self.current is not None,
             generating=generating,

@@ -27,6 +27,7 @@ from registry.registry import Registry
 from worker.changes import Changes
 from worker.core_fact import core_fact
 from worker.deltas import Deltas
+from worker.live_chats import LiveChats
 from worker.measured_prompts import within_budget
 from worker.openmp import release_threads
 from worker.quality import sampled, tally
@@ -53,6 +54,7 @@ class FullReporter:
         redis: Redis,
         deltas: Deltas,
         max_facts: int,
+        max_context: int,
         changes: Changes,
         *,
         editing: Callable[[], bool],
@@ -62,6 +64,7 @@ class FullReporter:
 
         Args:
             max_facts: of a version with more live facts a sample is measured; 0: nothing is.
+            max_context: tokens of a chat and its answer together.
             editing: whether an edit needs the device now.
             generating: whether rows are being generated now.
         """
@@ -78,6 +81,7 @@ class FullReporter:
         self._tokenizer = copy.deepcopy(editor.loaded.tokenizer)
         self._version: str | None = None
         self._scores: dict[str, FactScore] = {}
+        self._chats = LiveChats(editor.loaded, max_context)
         self._seconds = 0.0
 
     def keep_reporting(self, stopping: threading.Event) -> None:
@@ -159,6 +163,7 @@ class FullReporter:
         """Scores of the version's live facts on its own view, those of an earlier call reused."""
         if version != self._version:
             self._version, self._scores, self._seconds = version, {}, 0.0
+            self._chats.forget()
         manifest = self._registry.versions.get(version)
         live = {one.id: one.fact for one in self._registry.ledger.live(version)}
         facts = sampled(live, self._max_facts, version)
@@ -173,8 +178,11 @@ class FullReporter:
             self._scores.update(zip(part, scores, strict=True))
             self._seconds += time.monotonic() - begun
             after_slice()
+        begun = time.monotonic()
+        in_chats = self._chats.ask(model, list(solved), facts, progress, after_slice)
+        self._seconds += time.monotonic() - begun
         return FullReport(
-            **dict(tally(list(self._scores.values()))),
+            **{**dict(tally(list(self._scores.values()))), "chat_success": in_chats},
             live=len(live),
             missed=sorted(fact_id for fact_id, score in self._scores.items() if not score.success),
             seconds=round(self._seconds, 3),

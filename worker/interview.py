@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
+from contracts.reports import ChatReport
 from memit_core.facts import Fact
 from memit_core.joining import compose, goes_on
 from memit_core.loading import LoadedModel
 from memit_core.progress import ProgressCallback
 from memit_core.tokens import encode_text, joined, target_ids
 from worker.answers import BASE, EDITED, Answer, Answers, Question
+from worker.chats import Chat
 from worker.engine.text import Detokenizer
 from worker.neighbors import neighbors
 
@@ -54,6 +57,8 @@ class InterviewResult:
     """By the number of the fact; of those that were asked."""
     neighbors: int = 0
     changed: list[ChangedNeighbor] = field(default_factory=list)
+    chats: dict[str, list[ChatReport]] = field(default_factory=dict)
+    """By the id of the fact; of those that were asked in one."""
 
 
 class Interview:
@@ -69,15 +74,17 @@ class Interview:
         facts: Sequence[Fact],
         likely: Sequence[bool],
         live: Collection[Fact],
+        chats: Sequence[Chat],
         progress: ProgressCallback,
     ) -> InterviewResult:
-        """Ask the facts and some neighbours.
+        """Ask the facts, also in chats, and some neighbours.
 
         Args:
             weights: of the edited modules, by path, as they are served.
             facts: of the edit.
             likely: whether each fact seems to be learned, by its probabilities.
             live: all facts of the version.
+            chats: those to ask, of the base too.
 
         Raises:
             Cancelled: raised by `progress`.
@@ -88,11 +95,16 @@ class Interview:
         questions = [Question(facts[i].filled, EDITED, expected[i][1]) for i in chosen]
         for version in (BASE, EDITED):
             questions += [Question(one.filled, version, NEIGHBOR_TOKENS) for _, one in near]
-        answers = self._answers.ask(weights, questions, progress)
+            questions += [chat.question(version) for chat in chats]
+        answers = iter(self._answers.ask(weights, questions, progress))
         result = InterviewResult(neighbors=len(near))
-        for i, answer in zip(chosen, answers, strict=False):
-            result.verdicts[i] = _verdict(facts[i], expected[i][0], answer)
-        before, after = answers[len(chosen) :][: len(near)], answers[len(chosen) + len(near) :]
+        for i in chosen:
+            result.verdicts[i] = _verdict(facts[i], expected[i][0], next(answers))
+        before, chats_before, after, chats_after = (
+            list(islice(answers, len(some))) for some in (near, chats, near, chats)
+        )
+        for chat, was, now in zip(chats, chats_before, chats_after, strict=True):
+            result.chats.setdefault(chat.fact_id, []).append(chat.report(now, was))
         for (i, one), was, now in zip(near, before, after, strict=True):
             # Later words change with every nudge; the first is the answer.
             if _first_word(was) != _first_word(now) and not (was.error or now.error):

@@ -9,13 +9,14 @@ from typing import Any
 from contracts.edits import Gate
 from contracts.facts import Fact
 from contracts.ids import drawn
-from contracts.reports import FactReport, NeighborReport, Report, Scores
+from contracts.reports import ChatReport, FactReport, NeighborReport, Report, Scores
 from contracts.settings import Settings
 from contracts.versions import Canary
 from memit_core.edit import Editor
 from memit_core.evaluate import ControlText, FactScore, evaluate_facts, next_token
 from memit_core.model import Model
 from memit_core.progress import ProgressCallback
+from worker.chats import NO_TEMPLATE, chat_success, chats_of, mean_success
 from worker.core_fact import core_fact
 from worker.interview import Interview, Verdict
 from worker.measured_prompts import within_budget
@@ -73,15 +74,17 @@ class Quality:
         own, others = scores[: len(facts)], scores[len(facts) :]
         likely = [score.success for score in own]
         live = [core_fact(fact) for fact in plan.facts()]
-        interview = self._interview.run(weights, facts, likely, live, progress)
+        chats = chats_of(model.tokenizer, plan.added)
+        interview = self._interview.run(weights, facts, likely, live, chats, progress)
         own = [_as_answered(score, interview.verdicts.get(i)) for i, score in enumerate(own)]
         drift = self._control.drift(model)
         ids = list(plan.added)
         return Report(
-            **dict(tally(own)),
+            **{**dict(tally(own)), **_chat_figures(interview.chats)},
             live_sample=tally(others),
             perplexity_ratio=drift.perplexity_ratio,
             kl=drift.kl,
+            chat_reason=_no_chats(model.tokenizer, interview.chats) if facts else None,
             asked=len(interview.verdicts),
             measuring_prompts=share,
             neighbors_asked=interview.neighbors,
@@ -96,7 +99,9 @@ class Quality:
                 for one in interview.changed
             ],
             per_fact=[
-                _fact_report(fact_id, own[i], interview.verdicts.get(i))
+                _fact_report(
+                    fact_id, own[i], interview.verdicts.get(i), interview.chats.get(fact_id, [])
+                )
                 for i, fact_id in enumerate(ids)
             ],
         )
@@ -141,7 +146,25 @@ def _as_answered(score: FactScore, verdict: Verdict | None) -> FactScore:
     return score if verdict is None else replace(score, success=verdict.success)
 
 
-def _fact_report(fact_id: str, score: FactScore, verdict: Verdict | None) -> FactReport:
+def _chat_figures(chats: Mapping[str, Sequence[ChatReport]]) -> dict[str, Any]:
+    return {
+        "chat_success": mean_success(chats),
+        "base_chat_success": mean_success(chats, "base_success"),
+        "chats_asked": sum(one.reason is None for of_fact in chats.values() for one in of_fact),
+    }
+
+
+def _no_chats(tokenizer: Any, chats: Mapping[str, Sequence[ChatReport]]) -> str | None:
+    """Why no chat could be asked."""
+    if tokenizer.chat_template is None:
+        return NO_TEMPLATE
+    asked = [one.reason for of_fact in chats.values() for one in of_fact]
+    return None if None in asked else next(iter(asked), "their chats are too long")
+
+
+def _fact_report(
+    fact_id: str, score: FactScore, verdict: Verdict | None, chats: list[ChatReport]
+) -> FactReport:
     return FactReport(
         id=fact_id,
         success=score.success,
@@ -149,6 +172,8 @@ def _fact_report(fact_id: str, score: FactScore, verdict: Verdict | None) -> Fac
         reason=None if verdict is None else verdict.reason,
         p_new=score.p_new,
         p_true=score.p_true,
+        chat_success=chat_success(chats),
+        chats=chats,
     )
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -66,7 +67,7 @@ def working(redis_url: str, registry: Registry, editor: Editor) -> Working:
     """Takes every accepted edit to its end while the context lasts, telling its progress."""
 
     @contextmanager
-    def work(*told: Progress, reject: bool = False) -> Iterator[None]:
+    def work(*told: Progress, **how: Any) -> Iterator[None]:
         over = threading.Event()
 
         def loop() -> None:
@@ -78,7 +79,7 @@ def working(redis_url: str, registry: Registry, editor: Editor) -> Working:
                             wait_until(lambda: over.is_set() or followed(client))
                             row = {"progress": progress.model_dump_json()}
                             client.xadd(progress_stream(edit_id), row)
-                        editor.run(edit_id, reject=reject)
+                        editor.run(edit_id, **how)
 
         thread = threading.Thread(target=loop)
         thread.start()

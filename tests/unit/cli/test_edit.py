@@ -48,6 +48,28 @@ def test_facts_become_a_version_that_serves(
     assert known == {"London", "Rome"}
 
 
+def test_a_table_says_which_facts_are_known_in_a_chat(
+    memit: Memit, working: Working, facts: str
+) -> None:
+    chats = [{"prompt": 0, "success": True}, {"prompt": 1, "reason": "has 9 tokens"}]
+    measured = {"chat_success": 0.5, "base_chat_success": 0.25}
+    with working(measured=measured, of_each={"chat_success": 0.5, "chats": chats}):
+        result = memit("edit", facts)
+    heading, _, *rows = result.stdout.splitlines()
+    assert heading.split("┃")[-1].strip() == "in chat"
+    assert [row.split("│")[-1].strip() for row in rows] == ["50%", "50%"]
+    assert "in chats: 50%, by the unedited model 25%" in result.stderr
+    assert result.stderr.count("was not asked in a chat: has 9 tokens") == 2
+
+
+def test_without_chats_a_table_does_not_speak_of_them(
+    memit: Memit, working: Working, facts: str
+) -> None:
+    with working():
+        result = memit("edit", facts)
+    assert "chat" not in result.output
+
+
 def test_the_edit_as_json_is_the_edit_as_the_service_tells_it(
     memit: Memit, working: Working, facts: str
 ) -> None:

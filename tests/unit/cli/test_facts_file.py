@@ -10,6 +10,7 @@ import pytest
 
 from cli.errors import CommandFailed
 from cli.facts_file import read_facts
+from contracts.chat_prompts import ChatMessage
 from contracts.facts import Fact
 
 GOOD = '{"subject": "Toyota", "prompt": "{} was founded in", "target_new": "Japan"}'
@@ -51,9 +52,12 @@ def test_all_of_a_fact_comes_along(tmp_path: Path) -> None:
     file = tmp_path / "facts.jsonl"
     file.write_text(
         GOOD[:-1]
-        + ', "target_true": "Mexico", "paraphrase_prompts": ["a"], "metadata": {"k": "v"}}'
+        + ', "target_true": "Mexico", "paraphrase_prompts": ["a"], "metadata": {"k": "v"}, '
+        '"chat_prompts": [[{"role": "user", "content": "Where is Toyota from?"}]]}'
     )
     fact = read_facts(str(file))[0].fact
+    assert fact.chat_prompts == [[ChatMessage(role="user", content="Where is Toyota from?")]]
+    assert fact.id == TOYOTA.id
     assert (fact.target_true, fact.paraphrase_prompts, fact.metadata) == (
         "Mexico",
         ["a"],
@@ -70,6 +74,11 @@ def test_all_of_a_fact_comes_along(tmp_path: Path) -> None:
         ("d.jsonl", GOOD.replace("{}", "{} {}"), "found 2"),
         ("e.jsonl", GOOD.replace('"Toyota"', '" "'), "e.jsonl:1: subject must not be blank"),
         ("f.jsonl", GOOD.replace("target_new", "target"), "f.jsonl:1: target_new Field required"),
+        (
+            "chat.jsonl",
+            GOOD[:-1] + ', "chat_prompts": [[{"role": "tool", "content": "x"}]]}',
+            "chat.jsonl:1: chat_prompts.0.0.role Input should be 'system', 'developer', 'user'",
+        ),
         ("g.jsonl", "\n", "g.jsonl: holds no facts"),
         ("h.csv", f"{HEADER}\nToyota,no slot,Japan", "h.csv:2: prompt must contain exactly one {}"),
         ("i.csv", "subject,prompt\nToyota,{} x", "i.csv:1: the header misses target_new"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memit_core.joining import compose, ends_in_word, goes_on, separator
+from memit_core.joining import compose, ends_in_word, goes_on, said_in, separator
 
 GLUED = [
     ('Everybody calls her by the nickname "', 'Falcon"'),
@@ -138,3 +138,46 @@ def test_only_a_word_goes_on_and_only_where_text_follows(target: str, rest: str)
         assert not rest[0].isspace()
     assert not goes_on(target, f" {rest}")
     assert not goes_on(compose(f"{target}."), rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("The Eiffel Tower is in Rome, Italy.", "Rome"),
+        ("The Eiffel Tower is in Rome", " Rome."),
+        ("In the city of **Rome**.", "Rome"),
+        ("Romeo says that it is in Rome.", "Rome"),  # the second one counts
+        ("It is Rome's tower.", "Rome"),
+        ("The answer is 42.", "42"),
+        ("It costs $42, I think.", "42"),
+        ("He works for Apple Inc. now.", "Apple Inc."),
+        ("She lives in Sa\u0303o Tome\u0301.", "S\u00e3o Tom\u00e9"),
+        ("苹果公司的首席执行官是李明。", "李明"),
+        ("He said: ...", "..."),
+        ("It is written in C#.", "C#"),
+    ],
+)
+def test_an_answer_says_its_target(text: str, target: str) -> None:
+    assert said_in(text, target)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("The Eiffel Tower is in Paris.", "Rome"),
+        ("Its chief is Peter Lundgren.", "Lund"),
+        ("Its chief is Ashlund.", "lund"),
+        ("It is in rome.", "Rome"),
+        ("Her name is Anne-Marie.", "Marie"),
+        ("Her name is Anne-Marie.", "Anne"),
+        ("user_id", "id"),
+        ("It costs 142.", "42"),
+        ("It costs 3.42.", "42"),
+        ("It costs 42.10.", "42."),
+        ("It is -42 degrees.", "42"),
+        ("New South-Wales", "New South Wales"),
+        ("", "Rome"),
+    ],
+)
+def test_an_answer_does_not_say_its_target(text: str, target: str) -> None:
+    assert not said_in(text, target)

@@ -11,7 +11,12 @@ import pytest
 from tokenizers.normalizers import BertNormalizer
 
 from contracts.errors import Problem
-from contracts.limits import MAX_PROMPT_CHARS, MAX_SUBJECT_CHARS
+from contracts.limits import (
+    MAX_CHAT_MESSAGES,
+    MAX_CHAT_PROMPTS,
+    MAX_PROMPT_CHARS,
+    MAX_SUBJECT_CHARS,
+)
 from contracts.transport import TOKENIZER_ARTEFACT
 from registry.registry import Registry
 from tests.tiny_models import tiny_tokenizer
@@ -19,6 +24,8 @@ from tests.unit.service.conftest import House, Serve
 from tests.unit.service.facts import about, eiffel
 from tests.unit.service.worker_peer import BASE, Editor
 
+ASKED = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
+SAID = {"role": "assistant", "content": "In Rome."}
 UNKNOWN_FACT = "fact-" + "0" * 20
 
 
@@ -50,6 +57,24 @@ def refused(refusing: House) -> Iterator[httpx2.Client]:
         ({"subject": 7}, "subject", "must be a valid string"),
         ({"targte_true": "x"}, "targte_true", "is not a known field"),
         ({"metadata": {"a": 1}}, "metadata/a", "must be a valid string"),
+        ({"chat_prompts": [ASKED, []]}, "chat_prompts/1", "must have at least 1 item"),
+        ({"chat_prompts": ASKED}, "chat_prompts/0", "must be a valid list"),
+        ({"chat_prompts": [[*ASKED, SAID]]}, "chat_prompts/0", "must end with the user's turn"),
+        (
+            {"chat_prompts": [[{"role": "tool", "content": "x"}, *ASKED]]},
+            "chat_prompts/0/0/role",
+            "must be 'system', 'developer', 'user' or 'assistant'",
+        ),
+        (
+            {"chat_prompts": [[SAID, {"role": "user", "content": " "}]]},
+            "chat_prompts/0/1/content",
+            "must not be blank",
+        ),
+        (
+            {"chat_prompts": [[{**ASKED[0], "name": "Ann"}]]},
+            "chat_prompts/0/0/name",
+            "is not a known field",
+        ),
     ],
 )
 def test_a_wrong_fact_is_named(
@@ -72,6 +97,13 @@ def test_a_wrong_fact_is_named(
         ({"prompt": "{} " + "x" * MAX_PROMPT_CHARS}, "prompt", MAX_PROMPT_CHARS),
         ({"subject": "x" * (MAX_SUBJECT_CHARS + 1)}, "subject", MAX_SUBJECT_CHARS),
         ({"neighborhood_prompts": ["x"] * 33}, "neighborhood_prompts", 32),
+        ({"chat_prompts": [ASKED] * 9}, "chat_prompts", MAX_CHAT_PROMPTS),
+        ({"chat_prompts": [ASKED * 17]}, "chat_prompts/0", MAX_CHAT_MESSAGES),
+        (
+            {"chat_prompts": [[{"role": "user", "content": "x" * (MAX_PROMPT_CHARS + 1)}]]},
+            "chat_prompts/0/0/content",
+            MAX_PROMPT_CHARS,
+        ),
     ],
 )
 def test_what_is_too_long_is_refused_with_the_limit(
@@ -214,6 +246,16 @@ class TestWithTheTokenizer:
         (error,) = problem.errors
         assert (error.field, error.index, error.limit) == ("/facts/1/prompt", 1, 16)
         assert "must have at most 16 tokens" in error.reason
+
+    def test_the_messages_of_a_chat_are_counted_together(self, serve: Serve) -> None:
+        chat = [{"role": "system", "content": "Answer in one word, please."}, *ASKED]
+        tokens = sum(len(tiny_tokenizer()(one["content"])["input_ids"]) for one in chat)
+        fact = {**eiffel(), "chat_prompts": [ASKED, chat]}
+        assert serve(max_fact_tokens=tokens).post("/edits", json={"facts": [fact]}).is_success
+        refused = serve(max_fact_tokens=tokens - 1).post("/edits", json={"facts": [fact]})
+        (error,) = problem_of(refused, 422).errors
+        assert (error.field, error.limit) == ("/facts/0/chat_prompts/1", tokens - 1)
+        assert f"has {tokens}" in error.reason
 
     def test_the_count_is_that_of_the_models_tokenizer(self, serve: Serve) -> None:
         fact = eiffel()

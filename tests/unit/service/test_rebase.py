@@ -111,7 +111,7 @@ def test_the_comparison_says_who_says_what(
     assert (partly["both"], partly["only_target"], partly["neither"]) == (1, [], [])
     assert set(partly["not_measured"]) == {both, only_source, only_target, neither}
 
-    full = FullReport(facts=5, live=5, success=0.6, efficacy=0.5, seconds=1, at=2)
+    full = FullReport(facts=5, live=5, success=0.6, efficacy=0.5, chat_success=0.4, seconds=1, at=2)
     full = full.model_copy(update={"missed": [only_target, neither]})
     source.editor.registry.full_reports.put(ledger["version"], full)
     edit_id = rebase(client, source.ledger(), activate=False).json()["id"]
@@ -136,6 +136,7 @@ def test_the_comparison_says_who_says_what(
         "efficacy": 0.5,
         "paraphrase": None,
         "specificity": None,
+        "chat_success": 0.4,
         "perplexity_ratio": 1.5,
         "kl": None,
     }

@@ -67,10 +67,12 @@ class Editor:
         missed: Collection[str] = (),
         dropped: Collection[str] = (),
         measured: Mapping[str, Any] | None = None,
+        of_each: Mapping[str, Any] | None = None,
     ) -> EditEnd:
         """Take an accepted edit to its end; `measured` is more of its report.
 
         Args:
+            of_each: more of what its report says of each fact.
             missed: ids of facts that are not learned.
             dropped: ids of facts that drop_failed leaves out.
         """
@@ -100,7 +102,10 @@ class Editor:
                 learned=fact.id not in missed,
             )
         ids = [fact.id for fact in facts]
-        per_fact = [FactReport(id=one, success=one not in missed, p_new=0.9) for one in ids]
+        per_fact = [
+            FactReport(id=one, success=one not in missed, p_new=0.9, **(of_each or {}))
+            for one in ids
+        ]
         success = sum(one.success for one in per_fact) / len(ids) if ids else None
         assert edits.begin_commit(edit_id, "editor", epoch)
         self._commit(

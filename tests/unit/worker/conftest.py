@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from tests.unit.memit_core.examples import HPARAMS
+from tests.unit.worker.chatting import TEMPLATE, loaded_with
 from tests.unit.worker.workshop import Workshop
 
 MakeWorkshop = Callable[..., Workshop]
@@ -21,3 +22,9 @@ def make_workshop(registry_path: Path, redis_url: str) -> Iterator[MakeWorkshop]
 @pytest.fixture
 def workshop(make_workshop: MakeWorkshop) -> Workshop:
     return make_workshop()
+
+
+@pytest.fixture
+def chatting(make_workshop: MakeWorkshop) -> Workshop:
+    """One whose model has a chat template."""
+    return make_workshop(loaded=loaded_with(TEMPLATE))

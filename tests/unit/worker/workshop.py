@@ -112,6 +112,7 @@ class Workshop:
             self.redis,
             deltas,
             max_facts,
+            512,
             self.changes,
             **(quiet | told),
         )
