@@ -19,7 +19,7 @@ from memit_client.errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
-from memit_client.facts import Fact, FactDetail, LiveFact
+from memit_client.facts import ChatMessage, Fact, FactDetail, LiveFact
 from memit_client.generation import (
     Choice,
     Generation,
@@ -32,7 +32,7 @@ from memit_client.generation import (
 from memit_client.methods import Gate
 from memit_client.probes import Health, Readiness
 from memit_client.problems import FieldError, Problem
-from memit_client.reports import FactReport, FullReport, NeighborReport, Report, Scores
+from memit_client.reports import ChatReport, FactReport, FullReport, NeighborReport, Report, Scores
 from memit_client.versions import (
     Alias,
     AliasPeriod,
@@ -50,6 +50,8 @@ __all__ = [
     "Alias",
     "AliasPeriod",
     "AsyncMemit",
+    "ChatMessage",
+    "ChatReport",
     "Choice",
     "Conflict",
     "ConnectionFailed",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from memit_client.model import Model
 from memit_client.reports import FactReport
+
+
+class ChatMessage(Model):
+    """A turn of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
 
 
 class Fact(Model):
@@ -20,6 +27,8 @@ class Fact(Model):
     target_true: str | None = None
     paraphrase_prompts: list[str] = []
     neighborhood_prompts: list[str] = []
+    chat_prompts: list[list[ChatMessage]] = []
+    """Chats that end with a user's turn, in which the fact is asked."""
     metadata: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:

@@ -16,6 +16,21 @@ class Scores(Model):
     """With p(new) > p(true), of those with `target_true`."""
     paraphrase: float | None = None
     specificity: float | None = None
+    chat_success: float | None = None
+    """The facts' mean share of chats whose answer says `target_new`."""
+
+
+class ChatReport(Model):
+    """A chat in which a fact was asked, and what this version and the unedited base answered."""
+
+    prompt: int | None = None
+    """Which of its `chat_prompts`, from 0; None if it has none and was asked in one of ours."""
+    success: bool | None = None
+    answer: str | None = None
+    base_success: bool | None = None
+    base_answer: str | None = None
+    reason: str | None = None
+    """Why it could not be asked."""
 
 
 class FactReport(Model):
@@ -29,6 +44,9 @@ class FactReport(Model):
     """Why it was not learned, and what to do about it."""
     p_new: float
     p_true: float | None = None
+    chat_success: float | None = None
+    """Share of its chats whose answer says `target_new`."""
+    chats: list[ChatReport] = []
 
 
 class NeighborReport(Model):
@@ -51,6 +69,11 @@ class Report(Scores):
     live_sample: Scores | None = None
     """Some of the live facts that the edit did not bring."""
     asked: int = 0
+    base_chat_success: float | None = None
+    """`chat_success` of the unedited base, in the same chats."""
+    chats_asked: int = 0
+    chat_reason: str | None = None
+    """Why there is no `chat_success`."""
     measuring_prompts: float = 1.0
     neighbors_asked: int = 0
     neighbors: list[NeighborReport] = []

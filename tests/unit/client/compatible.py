@@ -80,5 +80,7 @@ def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _values(schema: Schema) -> Schema:
+    for found in schema.get("patternProperties", {}).values():
+        return found  # of keys of one pattern
     found = schema.get("additionalProperties", {})
     return found if isinstance(found, dict) else {}

@@ -129,9 +129,9 @@ def test_a_blocking_client_inside_an_event_loop(url: str) -> None:
 
 def test_the_example_runs(url: str) -> None:
     env = {**os.environ, "MEMIT_URL": url}
-    said = subprocess.run(
-        [sys.executable, str(EXAMPLE)], env=env, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    done = subprocess.run([sys.executable, str(EXAMPLE)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
     assert said[0].startswith("v0 says: The Eiffel Tower is located in the city of")
     assert any(line.startswith("  z 12/12") for line in said)
     assert any(line.startswith("active says: The Eiffel Tower") for line in said)
