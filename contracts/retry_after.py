@@ -14,3 +14,5 @@ ADAPTER = 10.0
 """Another adapter is computed: seconds a matrix of a large model."""
 STORAGE = 5.0
 REDIS = 2.0
+LONGEST = 60.0
+"""OpenAI's client gives up where it shall wait over two minutes."""

@@ -59,4 +59,8 @@ class WorkerStatus(BaseModel):
         default_factory=dict, description="versions that it was asked to load and cannot, and why"
     )
     generated_tokens: int = 0
+    starts_per_second: float | None = Field(
+        default=None,
+        description="generations that it can begin while its batch is full, as lately measured",
+    )
     rss_bytes: int = 0

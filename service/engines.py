@@ -56,21 +56,18 @@ class Engines:
         self._redis = redis
         self._max_queue = max_queue
         self._ready_until = 0.0
+        self._starts_per_second: float | None = None
 
     async def send(self, tasks: Sequence[GenerateTask]) -> list[str]:
         """Open a stream for the answer to each task and queue them all; the queue's entry ids.
 
         Raises:
             Unavailable: no live worker is ready.
-            TooManyRequests: the queue is full.
+            TooManyRequests: the queue is full, or too long for a start before the deadline.
             RedisError: Redis does not answer.
         """
         await self._require_ready()
-        if await self.depth() >= self._max_queue:
-            raise TooManyRequests(
-                f"{self._max_queue} generation requests wait already",
-                retry_after=after.NO_ENGINE,
-            )
+        self._require_room(await self.depth(), tasks[0].deadline - time.time())
         async with self._redis.pipeline() as pipe:
             for task in tasks:
                 pipe.xadd(output_stream(task.id), {"open": "1"})
@@ -140,9 +137,30 @@ class Engines:
     async def _require_ready(self) -> None:
         if time.monotonic() < self._ready_until:
             return
-        if not any(status.ready for status in await statuses(self._redis)):
+        ready = [status for status in await statuses(self._redis) if status.ready]
+        if not ready:
             raise Unavailable("no worker is ready to generate", retry_after=after.NO_ENGINE)
+        rates = [status.starts_per_second for status in ready]
+        known = [rate for rate in rates if rate is not None]
+        self._starts_per_second = sum(known) if len(known) == len(rates) else None
         self._ready_until = time.monotonic() + _READY_SECONDS
+
+    def _require_room(self, waiting: int, seconds: float) -> None:
+        """Refuse at once what would only wait for its deadline, `seconds` from now."""
+        if waiting >= self._max_queue:
+            raise TooManyRequests(
+                f"{self._max_queue} generation requests wait already",
+                retry_after=after.NO_ENGINE,
+            )
+        if self._starts_per_second is None:
+            return
+        expected = waiting / self._starts_per_second
+        if expected > seconds:
+            raise TooManyRequests(
+                f"{waiting} generation requests wait already; another would wait some "
+                f"{expected:.0f} s for its start, and may wait {seconds:.0f} s",
+                retry_after=min(expected - seconds, after.LONGEST),
+            )
 
     async def _check_alive(self, task: GenerateTask, worker: str | None) -> None:
         lost = None

@@ -104,6 +104,7 @@ class Heartbeat:
             edit=None if editing is None else editing.current,
             advice=None if editing is None else editing.editor.advice,
             generated_tokens=0 if engine is None else engine.generated_tokens,
+            starts_per_second=None if engine is None else engine.starts_per_second,
             rss_bytes=_rss_bytes(),
         )
 

@@ -35,6 +35,9 @@ It bounds how long one step keeps running rows waiting: a prompt longer than thi
 several steps, between which the running rows decode.
 """
 
+RECENT = 0.1
+"""Part of the newest answer in the mean time that a row is taken."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,6 +80,7 @@ class Engine:
         """
         self.residents = residents
         self.generated_tokens = 0
+        self._row_seconds: float | None = None
         self._view = view
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
@@ -109,6 +113,11 @@ class Engine:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def starts_per_second(self) -> float | None:
+        """Rows that become free while all are taken; None before the first answer."""
+        return None if self._row_seconds is None else self._max_batch / self._row_seconds
 
     @property
     def busy(self) -> bool:
@@ -181,7 +190,7 @@ class Engine:
                 prompts.setdefault(prompt, len(prompts))
                 admitted.append(request)
                 width = wider
-                request.start(self._worker)
+                request.start(self._worker, time.monotonic())
         if admitted:
             self._prefilling = admitted
             self._places = [prompts[r.version, tuple(r.ids)] for r in admitted]
@@ -252,8 +261,12 @@ class Engine:
             self._sampler = Sampler([], self._view.device)
 
     def _release(self, requests: Sequence[Request]) -> None:
+        now = time.monotonic()
         for request in requests:
             self.residents.release(request.version)
+            seconds = now - request.admitted_at
+            mean = seconds if self._row_seconds is None else self._row_seconds
+            self._row_seconds = (1 - RECENT) * mean + RECENT * seconds
 
     def _requests(self) -> list[Request]:
         return [*self._waiting, *self._prefilling, *self._running]

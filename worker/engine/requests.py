@@ -71,6 +71,7 @@ class Request:
         self.ids = ids
         self.prompt_tokens = len(ids)
         self.ended = False
+        self.admitted_at = 0.0
         self._choice = choice
         self._answer = answer
         self._language = language
@@ -93,8 +94,9 @@ class Request:
         prompt = self.ids[: self.prompt_tokens]
         return Row(self.task.sampling, self._choice, prompt, sorted(self._ends))
 
-    def start(self, worker: str) -> None:
-        """Tell that the engine admitted it."""
+    def start(self, worker: str, now: float) -> None:
+        """Tell that the engine admitted it, at `now`."""
+        self.admitted_at = now
         if not self.started:
             self._answer.started = True
             event = StartEvent(id=self.task.id, version=self.version, worker=worker)

@@ -43,6 +43,7 @@ class EngineStatus:
     running: int
     waiting: int
     generated_tokens: int
+    starts_per_second: float | None
     versions: list[VersionId]
 
 
@@ -121,6 +122,7 @@ class EngineThread:
             running=self._engine.running,
             waiting=self._engine.waiting,
             generated_tokens=self._engine.generated_tokens,
+            starts_per_second=self._engine.starts_per_second,
             versions=self._residents.held(),
         )
 

@@ -319,6 +319,37 @@ def test_the_queue_is_bounded(serve: Serve, editor: Editor, redis_url: str) -> N
         assert connection.keys("memit:generation:*") == []
 
 
+def test_what_cannot_start_in_time_is_refused_at_once(
+    serve: Serve, editor: Editor, redis_url: str
+) -> None:
+    """Of two workers, of which three waiting requests take some four seconds."""
+    client = serve(start_timeout=2)
+    for name, rate in (("one", 0.5), ("two", 0.25)):
+        engine = Engine(redis_url, says("x"), name=name)
+        engine.report(versions=[], starts_per_second=rate)
+    with blocking.Redis.from_url(redis_url) as connection:
+        for _ in range(3):
+            connection.xadd(GENERATE_STREAM, {"task": "waits"})
+        answer = client.post("/generate", json=ASK)
+        assert connection.xlen(GENERATE_STREAM) == 3
+    assert answer.status_code == 429
+    assert answer.json()["detail"] == (
+        "3 generation requests wait already; another would wait some 4 s for its start, "
+        "and may wait 2 s"
+    )
+    assert answer.headers["Retry-After"] == "3"
+
+
+def test_a_worker_that_never_answered_is_given_the_benefit_of_the_doubt(
+    serve: Serve, editor: Editor, redis_url: str
+) -> None:
+    client = serve(start_timeout=2)
+    with Engine(redis_url, says("x")).running() as new:
+        new.report(versions=[])
+        Engine(redis_url, says("x"), name="slow").report(versions=[], starts_per_second=0.01)
+        assert client.post("/generate", json=ASK).status_code == 200
+
+
 def test_many_at_once_are_not_mixed(client: httpx2.Client, editor: Editor, redis_url: str) -> None:
     def echo(engine: Engine, task: GenerateTask) -> None:
         engine.begin(task)

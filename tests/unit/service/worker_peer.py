@@ -175,7 +175,14 @@ class Engine:
         usage = Usage(prompt_tokens=len((task.prompt or "").split()), completion_tokens=tokens)
         return self.emit(task, EndEvent(version=task.version, finish_reason="length", usage=usage))
 
-    def report(self, *, versions: list[str], ready: bool = True, seconds: int = 60) -> None:
+    def report(
+        self,
+        *,
+        versions: list[str],
+        ready: bool = True,
+        seconds: int = 60,
+        starts_per_second: float | None = None,
+    ) -> None:
         """The heartbeat."""
         status = WorkerStatus(
             id=self.name,
@@ -193,6 +200,7 @@ class Engine:
             running=2,
             waiting=1,
             rss_bytes=3_000_000,
+            starts_per_second=starts_per_second,
         )
         self._redis.set(worker_key(self.name), status.model_dump_json(), ex=seconds)
 

@@ -3,6 +3,7 @@ weights of the request's own version, and nobody's trouble is somebody else's.""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,25 @@ def test_a_request_past_its_deadline_never_starts(llama: Stage) -> None:
     assert late.problem is not None
     assert late.problem.status == 503
     assert not engine.busy
+
+
+def test_how_many_could_start_is_read_off_the_answers(llama: Stage) -> None:
+    """A second answer that takes longer lets it fall a little; see `starts_per_second`."""
+    engine = llama.engine(max_batch=4)
+    assert engine.starts_per_second is None
+    begun = time.monotonic()
+    first = ask(engine, "Anna", llama.base_version, max_tokens=2)
+    run_until(engine, lambda: first.done)
+    engine.step()
+    rate = engine.starts_per_second
+    assert rate is not None
+    assert rate >= 4 / (time.monotonic() - begun)
+    second = ask(engine, "Anna", llama.base_version, max_tokens=4)
+    engine.step()
+    time.sleep(0.5)
+    run_until(engine, lambda: second.done)
+    engine.step()
+    assert engine.starts_per_second < rate
 
 
 def test_a_dropped_request_frees_its_row(llama: Stage) -> None:
