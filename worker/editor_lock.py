@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from redis import Redis
 from redis.exceptions import LockError, RedisError
+from redis.lock import Lock
 
 from contracts.transport import EDITOR_LOCK, worker_key
 from worker.progress import Interrupted
@@ -32,6 +33,17 @@ def editor_is_alive(redis: Redis) -> bool:
     """
     holder = redis.get(EDITOR_LOCK)
     return isinstance(holder, bytes) and bool(redis.exists(worker_key(holder.decode())))
+
+
+def _renew(lock: Lock, worker: str) -> None:
+    """Hold the lock for longer, or take it again where Redis lost it."""
+    try:
+        lock.reacquire()
+    except LockError:
+        if lock.acquire(blocking=False, token=worker):
+            log.warning("the editor lock was lost, and is taken again")
+        else:
+            log.warning("the editor lock was lost, and another worker holds it")
 
 
 @contextmanager
@@ -54,8 +66,8 @@ def editor_lock(redis: Redis, worker: str, stopping: threading.Event) -> Iterato
     def renew() -> None:
         while not done.wait(LOCK_SECONDS / 3):
             try:
-                lock.reacquire()
-            except (LockError, RedisError) as error:
+                _renew(lock, worker)
+            except RedisError as error:
                 log.warning("the editor lock was not renewed: %s", error)
 
     renewer = threading.Thread(target=renew, name="editor-lock", daemon=True)

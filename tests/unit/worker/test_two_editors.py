@@ -14,6 +14,7 @@ from contracts.edits import AcceptedEdit, EditRequest, EditState
 from contracts.ids import new_edit_id
 from contracts.transport import EDIT_QUEUE, EDITOR_LOCK, worker_key
 from memit_core.facts import group_facts
+from tests.unit.cli.waiting import wait_until
 from tests.unit.worker.conftest import MakeWorkshop
 from tests.unit.worker.workshop import Workshop, fact
 from worker.core_fact import core_fact
@@ -171,3 +172,21 @@ def test_a_version_is_not_solved_again_beside_an_edit(workshop: Workshop) -> Non
     assert all(seen)
     rebuilding.join(20)
     assert workshop.registry.blobs.has(weight.blob)
+
+
+def test_a_lock_that_redis_lost_is_taken_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: then it is held and renewed as before, and released at the end."""
+    monkeypatch.setattr("worker.editor_lock.LOCK_SECONDS", 0.6)
+    with editor_lock(workshop.redis, "one", threading.Event()) as mine:
+        assert mine
+        workshop.redis.delete(EDITOR_LOCK)
+        wait_until(lambda: workshop.redis.get(EDITOR_LOCK) == b"one")
+        time.sleep(0.8)  # longer than it is held without being renewed
+        assert workshop.redis.get(EDITOR_LOCK) == b"one"
+        assert caplog.text.count("was lost, and is taken again") == 1
+        workshop.redis.set(EDITOR_LOCK, "two")
+        wait_until(lambda: "another worker holds it" in caplog.text)
+        assert workshop.redis.get(EDITOR_LOCK) == b"two"
+    assert workshop.redis.get(EDITOR_LOCK) == b"two", "what is another's is not released"
