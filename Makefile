@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check lock check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check lock check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,10 +74,13 @@ check-newest: RESOLUTION := highest
 check-oldest check-newest: setup ## Fast tests and demo with the oldest, the newest releases allowed
 	$(UV) venv --quiet --clear --python $(PYTHON) .$@
 	$(UV) pip install --python .$@ --resolution $(RESOLUTION) --upgrade --only-binary :all: -r pyproject.toml --extra all --extra corpus --extra eval
-	$(UV) pip install --python .$@ hypothesis langchain-openai openai peft pytest pytest-timeout pytest-xdist pyyaml
+	$(UV) pip install --python .$@ hypothesis langchain-openai openai peft schemathesis pytest pytest-timeout pytest-xdist pyyaml
 	$(UV) pip install --python .$@ --no-deps -e .
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py
+
+check-contract: setup ## Five minutes of made-up requests: every answer is as the OpenAPI document says
+	MEMIT_CONTRACT_SECONDS=300 $(BIN)/python -m pytest tests/integration/test_contract.py
 
 # A third party's CPU build, in an environment of its own: it wants other releases than lock/ has.
 check-vllm: setup ## Serve an exported version with vLLM, and hold its answers against ours
