@@ -9,7 +9,8 @@ MemitError
 │   ├── Conflict              409: the present state refuses it
 │   ├── PreconditionFailed    412, 428: the alias is at another epoch, or its epoch must be given
 │   ├── TooManyRequests       429: a queue is full
-│   └── Unavailable           503: no worker, no Redis; `errors` of `ready` names what is missing
+│   └── Unavailable           503: no worker, no Redis; `errors` of `ready` names what is missing;
+│                             502, 504: a proxy does not reach the service
 ├── NotCommitted              an edit that was waited for ended otherwise: edit, problem
 │   ├── EditRejected          its gate refused the version, which is kept and not activated
 │   ├── EditFailed
@@ -135,7 +136,9 @@ _BY_STATUS: dict[int, type[Refused]] = {
     422: InvalidRequest,
     428: PreconditionFailed,
     429: TooManyRequests,
+    502: Unavailable,
     503: Unavailable,
+    504: Unavailable,
 }
 _BY_STATE: dict[str, type[NotCommitted]] = {
     "rejected": EditRejected,

@@ -32,7 +32,7 @@ class Message(TypedDict):
     """A turn of a chat."""
 
     role: str
-    """`system`, `user` or `assistant`."""
+    """`system`, `developer`, `user` or `assistant`."""
     content: str
 
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
+from urllib.parse import quote
 
 from memit_client import endpoints
 from memit_client.caller import Caller
@@ -191,11 +192,18 @@ class Methods:
         return await self._caller.call(endpoints.GENERATE, body=body, headers=_sticky(sticky))
 
     async def compare(
-        self, prompt: Prompt, versions: Sequence[str], **sampling: Unpack[Sampling]
+        self,
+        prompt: Prompt,
+        versions: Sequence[str],
+        *,
+        sticky: str | None = None,
+        **sampling: Unpack[Sampling],
     ) -> list[Generation]:
         """Ask several versions the same; their answers in the same order."""
         body = {**_question(prompt), "versions": list(versions), **sampling}
-        return (await self._caller.call(endpoints.GENERATE_EACH, body=body)).answers
+        headers = _sticky(sticky)
+        answer = await self._caller.call(endpoints.GENERATE_EACH, body=body, headers=headers)
+        return answer.answers
 
     def stream(
         self,
@@ -320,7 +328,8 @@ def _question(prompt: Prompt) -> dict[str, Any]:
 
 
 def _sticky(given: str | None) -> dict[str, str]:
-    return {} if given is None else {"X-Memit-Sticky": given}
+    # Headers are ASCII; any text is a key, as it is here.
+    return {} if given is None else {"X-Memit-Sticky": quote(given)}
 
 
 def _key(given: str | None) -> dict[str, str]:

@@ -31,7 +31,8 @@ from contracts.generation import (
 from contracts.ids import VersionId
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from service.deps import Context, Ctx
+from service.deps import Context
+from service.flight import Flight
 from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
 
@@ -40,22 +41,22 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Ticket:
-    """One request's places with the engines; given back when the answer is out or nobody waits."""
+    """What one request has with the engines; given back when its answer is out or nobody waits."""
 
-    entries: dict[str, str | None] = field(default_factory=dict)
-    """Of each task, by its id: its entry in the engines' queue, once it has one."""
+    flight: Flight | None = None
 
 
-async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
+async def _ticket() -> AsyncIterator[Ticket]:
     ticket = Ticket()
     try:
         yield ticket
     finally:
         # FastAPI runs this after the last byte, and also when the client has gone away.
-        try:
-            await context.engines.forget(ticket.entries)
-        except RedisError as error:
-            log.warning("the streams of %s are left to expire: %s", list(ticket.entries), error)
+        if ticket.flight is not None:
+            try:
+                await ticket.flight.give_up()
+            except RedisError as error:
+                log.warning("the streams of a request are left to expire: %s", error)
 
 
 TicketOf = Annotated[Ticket, Depends(_ticket)]
@@ -63,19 +64,30 @@ TicketOf = Annotated[Ticket, Depends(_ticket)]
 
 @dataclass
 class Said:
-    """What came of one choice so far."""
+    """What came of one choice."""
 
-    text: str = ""
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    end: EndEvent | None = None
+    tokens: list[TokenEvent] = field(default_factory=list)
+    ends: list[EndEvent] = field(default_factory=list)
+    """One, once it is complete."""
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.tokens)
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        return [one for event in self.tokens for one in event.logprobs or ()]
+
+    @property
+    def end(self) -> EndEvent:
+        return self.ends[0]
 
     def take_event(self, event: TokenEvent | EndEvent) -> None:
         """Take what an engine wrote of this choice."""
         if isinstance(event, EndEvent):
-            self.end = event
+            self.ends.append(event)
         else:
-            self.text += event.text
-            self.logprobs += event.logprobs or []
+            self.tokens.append(event)
 
 
 @dataclass
@@ -90,16 +102,18 @@ class Admitted:
     def headers(self) -> dict[str, str]:
         """The versions that answer, and the milliseconds so far, of them those in the queue."""
         timer = self.timer
-        queue = (
-            "" if timer.queue_seconds is None else f"queue;dur={timer.queue_seconds * 1e3:.1f}, "
-        )
+        queued = timer.queue_seconds
+        queue = "" if queued is None else f"queue;dur={queued * 1e3:.1f}, "
+        versions = [task.version for task in self.tasks]
         return {
-            VERSION_HEADER: ", ".join(task.version for task in self.tasks),
+            VERSION_HEADER: ", ".join(versions if len(set(versions)) > 1 else versions[:1]),
             TIMING_HEADER: f"{queue}total;dur={timer.seconds * 1e3:.1f}",
         }
 
     async def started(self, request: Request) -> None:
         """Wait for the first start, so that an error before it still has a status of its own.
+
+        Errors of other tasks come as events of the stream.
 
         Raises:
             ServiceError: an engine refuses a task, or none took it in time.
@@ -171,7 +185,7 @@ async def admit(
     sticky: str | None = None,
     cut_to_fit: bool = False,
 ) -> Admitted:
-    """Pin each question to the version that its name means now, and queue them all.
+    """Pin each question to the version that its name means now, and begin to queue them.
 
     Args:
         sticky: draws the version of a split alias, the same one every time; None: any of them.
@@ -184,6 +198,7 @@ async def admit(
         RedisError: Redis does not answer.
     """
     timer = Timer(context.metrics)
+    seconds = context.settings.start_timeout
     refs = [question.version for question in questions]
     pins = await run_sync(_pins, context.registry, refs, sticky)
     tasks = [
@@ -192,14 +207,14 @@ async def admit(
             version=pin,
             sampling=sampling,
             cut_to_fit=cut_to_fit,
-            deadline=time.time() + context.settings.start_timeout,
+            deadline=time.time() + seconds,
             **question.beginning,
         )
         for question, pin in zip(questions, pins, strict=True)
     ]
-    ticket.entries = {task.id: None for task in tasks}
-    ticket.entries.update(zip(ticket.entries, await context.engines.send(tasks), strict=True))
-    return Admitted(tasks, context.engines.events(tasks), timer)
+    ticket.flight = flight = Flight(context.engines, tasks, seconds)
+    await flight.begin()
+    return Admitted(tasks, flight.events(), timer)
 
 
 def _pins(registry: Registry, refs: Sequence[str], sticky: str | None) -> list[VersionId]:

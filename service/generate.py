@@ -66,15 +66,14 @@ async def generate(
 
 def _generation(admitted: Admitted, place: int, said: list[Said]) -> Generation:
     task = admitted.tasks[place]
-    ends = [one.end for one in said if one.end is not None]
     choices = [
         Choice(
             index=index,
             text=one.text,
-            finish_reason=end.finish_reason,
+            finish_reason=one.end.finish_reason,
             logprobs=None if task.sampling.logprobs is None else one.logprobs,
         )
-        for index, (one, end) in enumerate(zip(said, ends, strict=True))
+        for index, one in enumerate(said)
     ]
     return Generation(
         id=task.id,
@@ -82,8 +81,8 @@ def _generation(admitted: Admitted, place: int, said: list[Said]) -> Generation:
         version=task.version,
         finish_reason=choices[0].finish_reason,
         usage=Usage(
-            prompt_tokens=ends[0].usage.prompt_tokens,
-            completion_tokens=sum(end.usage.completion_tokens for end in ends),
+            prompt_tokens=said[0].end.usage.prompt_tokens,
+            completion_tokens=sum(one.end.usage.completion_tokens for one in said),
         ),
         logprobs=choices[0].logprobs,
         choices=choices if len(choices) > 1 else None,

@@ -42,16 +42,15 @@ class Asking:
         """Of an answer among those to all prompts."""
         return place * self.choices + choice
 
-    async def whole(self, request: Request) -> tuple[list[tuple[Said, EndEvent]], TokenUsage]:
-        """All answers by index, each with its end, and the tokens used.
+    async def whole(self, request: Request) -> tuple[list[Said], TokenUsage]:
+        """All answers by index, and the tokens used.
 
         Raises:
             ServiceError: an engine refused it or failed.
             ClientDisconnect: nobody waits any more.
         """
         said = [one for answers in await self.admitted.whole(request) for one in answers]
-        ended = [(one, one.end) for one in said if one.end is not None]
-        return ended, self.usage((place, end) for place, (_, end) in enumerate(ended))
+        return said, self.usage((index, one.end) for index, one in enumerate(said))
 
     def usage(self, ends: Iterable[tuple[int, EndEvent]]) -> TokenUsage:
         """Of all answers, by index: each prompt's tokens once."""

@@ -56,15 +56,15 @@ async def chat(
             for index in range(asked.n)
         ]
         return await asking.stream(request, CHUNK, first, _chunk_choice, asked.include_usage)
-    ended, usage = await asking.whole(request)
+    answers, usage = await asking.whole(request)
     choices = [
         ChatChoice(
             index=index,
             message=AssistantMessage(content=said.text),
             logprobs=_logprobs(said.logprobs) if asked.logprobs else None,
-            finish_reason=end.finish_reason,
+            finish_reason=said.end.finish_reason,
         )
-        for index, (said, end) in enumerate(ended)
+        for index, said in enumerate(answers)
     ]
     response.headers.update(asking.admitted.headers)
     return ChatCompletion(**asking.head, choices=choices, usage=usage)

@@ -14,6 +14,7 @@ from service.openai_api.asking import ask
 from service.openai_api.requests import CompletionRequest
 
 KIND = "text_completion"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 router = APIRouter()
 
@@ -38,15 +39,15 @@ async def complete(
     ]
     asking = await ask(context, ticket, asked, "cmpl", beginnings, sticky=sticky)
     echoed = [str(prompt) if asked.echo else "" for prompt in asked.prompt for _ in range(asked.n)]
+    shown = asked.logprobs is not None
     if asked.stream:
         first = [_choice(i, text, None, None) for i, text in enumerate(echoed) if text]
-        render = _Renderer(shown=asked.logprobs is not None)
+        render = _Renderer(shown)
         return await asking.stream(request, KIND, [*first], render, asked.include_usage)
-    ended, usage = await asking.whole(request)
-    shown = asked.logprobs is not None
+    answers, usage = await asking.whole(request)
     choices = [
-        _choice(i, echoed[i] + said.text, _logprobs(said.logprobs, 0) if shown else None, end)
-        for i, (said, end) in enumerate(ended)
+        _choice(i, echoed[i] + said.text, _logprobs(said.tokens) if shown else None, said.end)
+        for i, said in enumerate(answers)
     ]
     response.headers.update(asking.admitted.headers)
     return Completion(**asking.head, choices=choices, usage=usage)
@@ -63,9 +64,8 @@ class _Renderer:
         if isinstance(event, EndEvent):
             return _choice(index, "", None, event)
         offset = self._offsets.get(index, 0)
-        found = event.logprobs or []
-        self._offsets[index] = offset + sum(len(one.token) for one in found)
-        return _choice(index, event.text, _logprobs(found, offset) if self._shown else None, None)
+        self._offsets[index] = offset + len(event.text)
+        return _choice(index, event.text, _logprobs([event], offset) if self._shown else None, None)
 
 
 def _choice(
@@ -75,15 +75,27 @@ def _choice(
     return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=reason)
 
 
-def _logprobs(found: list[TokenLogprob], offset: int) -> Logprobs:
-    """Of these tokens, the first of which begins at the character `offset`."""
+def _logprobs(events: list[TokenEvent], offset: int = 0) -> Logprobs:
+    """Of the tokens in these events, the text of which begins at the character `offset`."""
+    found: list[TokenLogprob] = []
     offsets = []
-    for one in found:
-        offsets.append(offset)
-        offset += len(one.token)
+    for event in events:
+        within = 0
+        for one in event.logprobs or ():
+            found.append(one)
+            offsets.append(offset + min(within, len(event.text)))
+            # A part of a character has no text of its own: the whole begins with its first part.
+            within += 0 if REPLACEMENT in one.token else len(one.token)
+        offset += len(event.text)
     return Logprobs(
         tokens=[one.token for one in found],
         token_logprobs=[one.logprob for one in found],
-        top_logprobs=[{top.token: top.logprob for top in (*one.top, one)} for one in found],
+        top_logprobs=[_top(one) for one in found],
         text_offset=offsets,
     )
+
+
+def _top(one: TokenLogprob) -> dict[str, float]:
+    """By text; of tokens that look alike, such as parts of characters, the likeliest."""
+    alike = sorted((*one.top, one), key=lambda token: token.logprob)
+    return {token.token: token.logprob for token in alike}

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
-from contracts.errors import NotFound, ServiceError
+from contracts.errors import FieldError, NotFound, ServiceError
 
 AS_BAD_REQUEST = frozenset({409, 412, 422, 428})
 """What OpenAI's API answers with 400."""
@@ -58,7 +58,7 @@ def error_body(error: ServiceError) -> dict[str, Any]:
     kind, code = _kind(error)
     if isinstance(error, ModelNotFound):
         param = "model"
-    elif first is not None and first.limit is not None and " tokens" in first.reason:
+    elif first is not None and first.limit is not None and _too_long(first):
         code = "context_length_exceeded"
     detail = ErrorDetail(message=message, type=kind, param=param, code=code)
     return ErrorAnswer(error=detail).model_dump()
@@ -74,8 +74,15 @@ def _kind(error: ServiceError) -> tuple[str, str | None]:
     return "invalid_request_error", None
 
 
+def _too_long(error: FieldError) -> bool:
+    """An engine found that prompt, or prompt and answer, do not fit into the context."""
+    return " tokens" in error.reason and error.field.count("/") == 1
+
+
 def _param(field: str) -> str:
     """`/messages/0/content` as `messages[0].content`; names of parameters stay as they are."""
     name, *path = field.removeprefix("/").split("/")
+    if name in RENAMED:  # the place in it is that of one among several prompts
+        return RENAMED[name]
     rest = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path)
-    return re.sub(r"~1", "/", f"{RENAMED.get(name, name)}{rest}")
+    return re.sub(r"~1", "/", f"{name}{rest}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from fastapi import APIRouter
 
 from contracts.settings import Settings
@@ -13,6 +15,8 @@ from service.openai_api.names import AT, ref_of, served_name, version_of
 
 NEWEST = 20
 """Versions that the list shows by number; any other answers all the same."""
+LOOKED_AT = 200
+"""Newest versions among which those are looked for that were not rejected."""
 
 router = APIRouter()
 
@@ -22,12 +26,13 @@ def list_models(context: Ctx) -> ModelList:
     """What `active` names, the untouched model, all aliases and the newest versions."""
     registry = context.registry
     name = served_name(registry, context.settings)
-    ids, _ = registry.versions.page(NEWEST)
-    numbered = [
+    ids, _ = registry.versions.page(LOOKED_AT)
+    committed = (
         version.partition("-")[0]
         for version in ids
         if registry.versions.get(version).status is VersionStatus.COMMITTED
-    ]
+    )
+    numbered = islice(committed, NEWEST)
     aliases = [alias for alias in registry.aliases.names() if alias != ACTIVE]
     names = [name, *(f"{name}{AT}{ref}" for ref in (BASE, *aliases, *numbered))]
     return ModelList(data=[_card(registry, context.settings, model) for model in names])

@@ -13,6 +13,7 @@ WITHOUT_EFFECT = frozenset(
         "metadata",
         "parallel_tool_calls",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
@@ -40,11 +41,13 @@ REFUSED = {
     "chat_template": Refusal("is not supported: the model's own chat template is used"),
     "function_call": Refusal(_TOOLS, ("none",)),
     "functions": Refusal(_TOOLS, ([],)),
+    "moderation": Refusal("is not supported: nothing is moderated here"),
     "modalities": Refusal(_TEXT, (["text"],)),
     "prediction": Refusal("is not supported: answers are not predicted ahead"),
     "prompt_logprobs": Refusal("is not supported: only tokens of the answer have logprobs", (0,)),
     "reasoning_effort": Refusal("is not supported: the model does not reason apart", ("none",)),
     "response_format": Refusal(_GUIDED, ({"type": "text"},)),
+    "skip_special_tokens": Refusal("must be true: special tokens have no text here", (True,)),
     "store": Refusal("must be false: answers are not kept", (False,)),
     "structured_outputs": Refusal(_GUIDED),
     "suffix": Refusal("is not supported: a text is gone on with, not filled in", ("",)),
@@ -56,6 +59,13 @@ REFUSED = {
 }
 
 
+def without_nulls(given: Any) -> Any:
+    """Null is the same as left out."""
+    if not isinstance(given, dict):
+        return given
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def supported_only(body: Any) -> Any:
     """The parameters of a body that are read here; null is the same as left out.
 
@@ -64,7 +74,7 @@ def supported_only(body: Any) -> Any:
     """
     if not isinstance(body, dict):
         return body
-    given = {name: value for name, value in body.items() if value is not None}
+    given = without_nulls(body)
     wrong = [
         InitErrorDetails(
             type=PydanticCustomError("value_error", "{error}", {"error": REFUSED[name].reason}),

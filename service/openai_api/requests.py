@@ -27,7 +27,7 @@ from contracts.limits import (
     MAX_TOKEN_ID,
 )
 from contracts.sampling import Sampling
-from service.openai_api.refused import supported_only
+from service.openai_api.refused import supported_only, without_nulls
 
 Prompt = str | list[int]
 SEEDS = 2**63
@@ -42,6 +42,11 @@ class StreamOptions(BaseModel):
         default=False, description="a last chunk has the tokens used", examples=[True]
     )
     include_obfuscation: bool = Field(default=False, description="without effect", examples=[False])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        return without_nulls(given)
 
 
 class Asked(Sampling):
@@ -109,11 +114,17 @@ def _prompts(value: Any) -> list[Prompt]:
             raise ValueError("must be a string, a list of strings, token ids, or a list of those")
         if not prompt:
             raise ValueError("must not be empty")
+        if isinstance(prompt, str) and not _is_unicode(prompt):
+            raise ValueError("must be valid Unicode text, without lone surrogates")
         if isinstance(prompt, list) and not all(0 <= token <= MAX_TOKEN_ID for token in prompt):
             raise ValueError(f"must have token ids from 0 to {MAX_TOKEN_ID}")
     if sum(map(len, prompts)) > MAX_GENERATE_CHARS:
         raise ValueError(f"must have at most {MAX_GENERATE_CHARS} characters or tokens together")
     return prompts
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _is_tokens(value: Any) -> bool:
@@ -206,6 +217,14 @@ class ChatRequest(Asked):
             ]
         },
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_limit(cls, body: Any) -> Any:
+        """Of both limits, the one that took the place of the other."""
+        if not isinstance(body, dict) or body.get("max_completion_tokens") is None:
+            return body
+        return {name: value for name, value in body.items() if name != "max_tokens"}
 
     max_tokens: int = Field(
         default=MAX_NEW_TOKENS,

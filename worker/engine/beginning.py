@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,9 +12,23 @@ from contracts.errors import FieldError, InvalidRequest
 from contracts.generation import BEGINNINGS, GenerateTask
 from memit_core.tokens import encode_text
 
+NEWEST_TEXTS = 8
+"""Texts whose token ids are kept."""
+
+
+class Encoder:
+    """Texts to token ids; each of the newest once, as a prompt that several versions are asked."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.ids = lru_cache(maxsize=NEWEST_TEXTS)(self._ids)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(encode_text(self.tokenizer, text)[0])  # as facts are tokenised too
+
 
 def beginning(
-    task: GenerateTask, tokenizer: Any, limit: int, unknown: Mapping[int, str]
+    task: GenerateTask, encoder: Encoder, limit: int, unknown: Mapping[int, str]
 ) -> list[int]:
     """Ids of the prompt, of the chat in the model's own template, or as they were given.
 
@@ -26,7 +41,8 @@ def beginning(
             has no template for chats, or one that refuses this chat. A bias is for no token of it.
     """
     field = next(f"/{name}" for name in BEGINNINGS if getattr(task, name) is not None)
-    ids = _ids(task, tokenizer)
+    tokenizer = encoder.tokenizer
+    ids = _ids(task, encoder)
     if not ids:
         raise _refused(field, "tokenises to nothing")
     if len(ids) >= limit:
@@ -48,7 +64,8 @@ def beginning(
     return ids
 
 
-def _ids(task: GenerateTask, tokenizer: Any) -> list[int]:
+def _ids(task: GenerateTask, encoder: Encoder) -> list[int]:
+    tokenizer = encoder.tokenizer
     if task.token_ids is not None:
         for place, token in enumerate(task.token_ids):
             if not 0 <= token < len(tokenizer):
@@ -56,8 +73,7 @@ def _ids(task: GenerateTask, tokenizer: Any) -> list[int]:
                 raise _refused(f"/token_ids/{place}", reason, len(tokenizer) - 1)
         return list(task.token_ids)
     text = _chat(task, tokenizer) if task.prompt is None else task.prompt
-    ids, _ = encode_text(tokenizer, text)  # as facts are tokenised too
-    return ids
+    return list(encoder.ids(text))
 
 
 def _chat(task: GenerateTask, tokenizer: Any) -> str:

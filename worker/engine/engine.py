@@ -22,7 +22,7 @@ from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch, pad_left
-from worker.engine.beginning import beginning, cut_to_fit
+from worker.engine.beginning import Encoder, beginning, cut_to_fit
 from worker.engine.requests import Language, Request, Sink, requests_of
 from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
@@ -84,6 +84,7 @@ class Engine:
         self._view = view
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
+        self._encoder = Encoder(self._tokenizer)
         self._unknown = loaded.unknown_tokens
         self._language = Language(
             self._tokenizer,
@@ -133,7 +134,7 @@ class Engine:
     def submit(self, task: GenerateTask, sink: Sink) -> None:
         """Take a task; what becomes of it, its sink hears."""
         try:
-            ids = beginning(task, self._tokenizer, self._limit, self._unknown)
+            ids = beginning(task, self._encoder, self._limit, self._unknown)
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return

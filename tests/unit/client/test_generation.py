@@ -52,7 +52,8 @@ def test_who_sticks_to_a_split_keeps_a_version(client: Any, engine: Engine, edit
     editor.run(client.add("The Eiffel Tower", "{} is in", "Rome").id)
     client.set_alias("canary", {"v0": 1, "v1": 1})
     by_key = {
-        key: client.generate(PROMPT, version="canary", sticky=key).version for key in "abcdefgh"
+        key: client.generate(PROMPT, version="canary", sticky=key).version
+        for key in ("Jürgen", *"abcdefgh")
     }
     assert len(set(by_key.values())) == 2
     for key, version in by_key.items():

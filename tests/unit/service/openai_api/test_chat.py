@@ -43,6 +43,12 @@ def test_a_limit_that_is_given_is_kept(openai: OpenAI, engine: Running, name: st
     assert (running.tasks[0].sampling.max_tokens, running.tasks[0].cut_to_fit) == (9, False)
 
 
+def test_of_two_limits_the_newer_holds(openai: OpenAI, engine: Running) -> None:
+    running = engine(pieces("Rome"))
+    openai.chat.completions.create(model=NAME, messages=CHAT, max_tokens=5, max_completion_tokens=9)
+    assert running.tasks[0].sampling.max_tokens == 9
+
+
 def test_a_turn_that_was_answered_can_be_sent_back(openai: OpenAI, engine: Running) -> None:
     running = engine(pieces("In Rome."))
     first = openai.chat.completions.create(model=NAME, messages=CHAT)

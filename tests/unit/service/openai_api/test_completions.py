@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from openai import OpenAI
 
+from contracts.generation import GenerateTask, TokenEvent, TokenLogprob
 from contracts.sampling import Sampling
 from registry.registry import Registry
 from tests.unit.service.openai_api.conftest import NAME, Running
-from tests.unit.service.worker_peer import pieces
+from tests.unit.service.worker_peer import Engine, pieces
 
 PROMPT = "The Eiffel Tower is in"
 
@@ -123,6 +124,31 @@ def test_log_probabilities(openai: OpenAI, engine: Running) -> None:
         for name, values in one.model_dump().items():
             joined[name] += values
     assert joined == expected
+
+
+def test_an_offset_points_at_the_token(openai: OpenAI, engine: Running) -> None:
+    """Also behind a character that two tokens spell, and of tokens that look alike."""
+    half = TokenLogprob(token="\ufffd", token_id=3, logprob=-2.0)
+    likely = TokenLogprob(token="\ufffd", token_id=4, logprob=-0.5)
+    word = TokenLogprob(token=" is", token_id=5, logprob=-1.0)
+
+    def script(engine: Engine, task: GenerateTask) -> None:
+        engine.begin(task)
+        both = [half.model_copy(update={"top": [likely]})] * 2
+        engine.emit(task, TokenEvent(text="🗼", logprobs=both))
+        engine.emit(task, TokenEvent(text=" is is", logprobs=[word, word]))
+        engine.emit(task, TokenEvent(text=" is", logprobs=[word]))
+        engine.finish(task, 5)
+
+    engine(script)
+    whole = openai.completions.create(model=NAME, prompt="a", logprobs=1).choices[0].logprobs
+    assert whole is not None
+    assert whole.text_offset == [0, 0, 1, 4, 7]
+    assert whole.top_logprobs is not None
+    assert whole.top_logprobs[0] == {"\ufffd": -0.5}
+    chunks = openai.completions.create(model=NAME, prompt="a", logprobs=1, stream=True)
+    streamed = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [at for one in streamed if one for at in one.text_offset or ()] == [0, 0, 1, 4, 7]
 
 
 def test_a_stream(openai: OpenAI, engine: Running, registry: Registry) -> None:

@@ -70,6 +70,14 @@ def test_a_wrong_completion(
     assert error["message"].startswith(param)
 
 
+@pytest.mark.parametrize("prompt", [rb'"\ud800"', rb'["a", "\ud800"]'])
+def test_a_text_that_is_none(refusing: House, prompt: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    body = b'{"prompt": %b}' % prompt
+    error = refused(refusing.client.post("/v1/completions", content=body, headers=headers))
+    assert error["message"] == "prompt must be valid Unicode text, without lone surrogates"
+
+
 @pytest.mark.parametrize(("change", "param", "message"), WRONG_CHATS)
 def test_a_wrong_chat(refusing: House, change: dict[str, Any], param: str, message: str) -> None:
     body = {"messages": CHAT, **change}
@@ -111,6 +119,23 @@ def test_what_an_engine_refuses_is_named_as_the_client_named_it(
         with pytest.raises(BadRequestError, match=r"prompt has 9 tokens") as failure:
             openai.completions.create(model=NAME, prompt=[1] * 9, stream=stream)
         assert (failure.value.param, failure.value.code) == ("prompt", "context_length_exceeded")
+
+
+def test_a_token_that_there_is_none_of_is_no_matter_of_length(
+    openai: OpenAI, engine: Running
+) -> None:
+    """A client that shortens its prompt on the other code would do so for ever."""
+
+    def unknown(engine: Engine, task: GenerateTask) -> None:
+        error = FieldError(
+            field="/token_ids/1", reason="is 999; the model has tokens 0 to 99", limit=99
+        )
+        engine.emit(task, ErrorEvent(problem=InvalidRequest("", errors=[error]).problem()))
+
+    engine(unknown)
+    with pytest.raises(BadRequestError, match="prompt is 999") as failure:
+        openai.completions.create(model=NAME, prompt=[[1, 2], [1, 999]])
+    assert (failure.value.param, failure.value.code) == ("prompt", None)
 
 
 def test_no_worker(openai: OpenAI) -> None:
