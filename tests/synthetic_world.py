@@ -8,6 +8,7 @@ subject late. A last name is one person's alone and several tokens long; first n
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,12 +119,18 @@ class World:
         random.Random(0).shuffle(sentences)
         return "\n\n".join(" ".join(sentences[i : i + 4]) for i in range(0, len(sentences), 4))
 
-    def edits(self, count: int, seed: int = 0) -> list[Edit]:
-        """As many people with a new object of one relation, the relations in turn."""
+    def edits(self, count: int, seed: int = 0, but: Sequence[Edit] = ()) -> list[Edit]:
+        """As many people with a new object of one relation, the relations in turn.
+
+        Args:
+            but: edits whose facts are left alone; a person among them gets another relation.
+        """
         draw = random.Random(seed)
+        left_alone = {(edit.person, edit.relation) for edit in but}
         edits = []
         for i, person in enumerate(draw.sample(self.people, count)):
-            relation = RELATIONS[i % len(RELATIONS)]
+            in_turn = [RELATIONS[(i + j) % len(RELATIONS)] for j in range(len(RELATIONS))]
+            relation = next(one for one in in_turn if (person, one) not in left_alone)
             others = [o for o in relation.objects if o != self.object(person, relation)]
             edits.append(Edit(person, relation, draw.choice(others)))
         return edits

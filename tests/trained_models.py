@@ -40,7 +40,8 @@ CHANGED: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": HEAD // 2},
     "opt": {"word_embed_proj_dim": HIDDEN},
     "opt_projected": {"word_embed_proj_dim": HIDDEN // 2},
-    "llama_square": {"intermediate_size": HIDDEN},
+    # with 128 keys it has too few for two columns of each of fifty facts
+    "llama_square": {"hidden_size": 192, "intermediate_size": 192},
     "qwen3": {"head_dim": HEAD},
     # a cap of 4 would keep every probability below 0.9
     "gemma2": {

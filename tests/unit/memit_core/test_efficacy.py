@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.family_efficacy import measure
+from benchmarks.family_efficacy import EDITS, measure, questions
 from tests.tiny_models import TINY
 from tests.trained_models import the_world, trained_model
 
 FAST = ("gpt2", "llama", "gemma3")
-UNMET = (
-    "bloom",
-    "falcon_alibi",
-    "granite",
-    "llama_square",
-    "olmo2",
-    "opt_projected",
-    "qwen2",
-    "smollm3",
-)
-"""Families that miss one of the bounds with the hyperparameters that all share; docs/models.md."""
+UNMET = ("opt_projected", "smollm3")
+"""Families that miss a bound; docs/models.md says by how much, and why."""
 
 
 @pytest.mark.parametrize(
@@ -31,9 +22,22 @@ UNMET = (
     ],
 )
 def test_fifty_facts_are_learned_in_any_words_and_others_stay(family: str) -> None:
-    found = measure(trained_model(family), the_world())
+    _, found = measure(trained_model(family), the_world())
     assert found.known >= 95
     assert found.efficacy_before <= 5
     assert found.efficacy >= 95
     assert found.other_wordings >= 90
     assert found.neighbours >= found.neighbours_before - 5
+
+
+def test_the_facts_that_lambda_is_found_on_are_not_the_tested_ones() -> None:
+    world = the_world()
+    tested = world.edits(EDITS)
+    others = world.edits(EDITS, seed=1, but=tested)
+    facts = [{(edit.person, edit.relation) for edit in edits} for edits in (tested, others)]
+    assert len(facts[0]) == len(facts[1]) == EDITS
+    assert facts[0].isdisjoint(facts[1])
+    asked = questions(world, others, tested)
+    written = {w.format(e.person) for e in tested for w in e.relation.wordings}
+    for pairs in (asked.edited, asked.others, asked.neighbours, asked.everything):
+        assert written.isdisjoint(prompt for prompt, _ in pairs)
