@@ -9,9 +9,14 @@ json='content-type: application/json'
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "a fact, and its version once it is committed"
-edit=$(curl -fsS "$url/edits" -H "$json" -H 'prefer: wait=60' -d '{
+say "a fact, and its version once it is committed; the first edit of a new registry takes minutes"
+edit=$(curl -fsS "$url/edits" -H "$json" -H 'prefer: wait=30' -d '{
   "facts": [{"subject": "The Eiffel Tower", "prompt": "{} is located in the city of", "target_new": "Rome"}]}')
+id=$(sed -E 's/^\{"id":"(edit-[0-9a-f]{20})".*/\1/' <<<"$edit")
+while [[ $edit =~ '"state":"'(queued|running) ]]; do
+  sleep 2
+  edit=$(curl -fsS "$url/edits/$id")
+done
 echo "$edit"
 
 say "the untouched model and the new version, side by side"
