@@ -7,6 +7,7 @@ from registry.artefacts import Artefacts
 from registry.blobs import Blobs
 from registry.edits import Edits
 from registry.full_reports import FullReports
+from registry.keys import Keys
 from registry.ledger import Ledger
 from registry.store import Store
 from registry.versions import Versions
@@ -26,6 +27,7 @@ class Registry:
         self.full_reports = FullReports(self.store)
         self.versions = Versions(self.store, self.blobs, self.aliases, self.full_reports)
         self.edits = Edits(self.store, self.versions)
+        self.keys = Keys(self.store)
         self.ledger = Ledger(self.blobs, self.versions)
 
     def artefacts(self, base_digest: str) -> Artefacts:

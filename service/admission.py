@@ -31,9 +31,10 @@ from contracts.generation import (
 from contracts.ids import VersionId
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from service.deps import Context, Ctx
+from service.deps import Caller, Context, Ctx
 from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
+from service.principal import Principal
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,32 @@ log = logging.getLogger(__name__)
 class Ticket:
     """One request's places with the engines; given back when the answer is out or nobody waits."""
 
+    principal: Principal
     entries: dict[str, str | None] = field(default_factory=dict)
     """Of each task, by its id: its entry in the engines' queue, once it has one."""
+    prompts: dict[int, int] = field(default_factory=dict)
+    """Tokens of each task's prompt, by its place; known once an answer has ended."""
+    answers: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Tokens of each answer, by place and choice; of one that is cut off, at least its pieces."""
+
+    @property
+    def tokens(self) -> int:
+        """All that were used so far."""
+        return sum(self.prompts.values()) + sum(self.answers.values())
+
+    def take_event(self, place: int, event: TokenEvent | EndEvent) -> None:
+        """Count what came of the task at `place`."""
+        answer = (place, event.choice)
+        if isinstance(event, EndEvent):
+            self.prompts[place] = event.usage.prompt_tokens
+            self.answers[answer] = event.usage.completion_tokens
+        else:
+            self.answers[answer] = self.answers.get(answer, 0) + 1
 
 
-async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
-    ticket = Ticket()
+async def _ticket(context: Ctx, caller: Caller) -> AsyncIterator[Ticket]:
+    await context.rates.require_tokens(caller)
+    ticket = Ticket(caller)
     try:
         yield ticket
     finally:
@@ -56,6 +77,7 @@ async def _ticket(context: Ctx) -> AsyncIterator[Ticket]:
             await context.engines.forget(ticket.entries)
         except RedisError as error:
             log.warning("the streams of %s are left to expire: %s", list(ticket.entries), error)
+        await context.rates.count_tokens(caller, ticket.tokens)
 
 
 TicketOf = Annotated[Ticket, Depends(_ticket)]
@@ -82,6 +104,7 @@ class Said:
 class Admitted:
     """Tasks that engines can see, each on the version that it is pinned to."""
 
+    ticket: Ticket
     tasks: Sequence[GenerateTask]
     events: AsyncIterator[tuple[int, GenerateEvent] | None]
     timer: Timer
@@ -132,6 +155,7 @@ class Admitted:
                 if isinstance(event, ErrorEvent):
                     raise _refusal(event)
                 if not isinstance(event, StartEvent):
+                    self.ticket.take_event(place, event)
                     yield place, event
         except RedisError as error:
             log.warning("lost %s: %s", [task.id for task in self.tasks], error)
@@ -199,7 +223,7 @@ async def admit(
     ]
     ticket.entries = {task.id: None for task in tasks}
     ticket.entries.update(zip(ticket.entries, await context.engines.send(tasks), strict=True))
-    return Admitted(tasks, context.engines.events(tasks), timer)
+    return Admitted(ticket, tasks, context.engines.events(tasks), timer)
 
 
 def _pins(registry: Registry, refs: Sequence[str], sticky: str | None) -> list[VersionId]:
