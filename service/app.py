@@ -20,6 +20,7 @@ from registry.registry import Registry
 from service import (
     aliases,
     blobs,
+    door,
     edits,
     facts,
     generate,
@@ -33,7 +34,6 @@ from service import (
 from service.census import EditCensus
 from service.changes import Changes
 from service.deps import Context, State
-from service.door import Door, authorized
 from service.engines import Engines
 from service.error_shapes import ErrorShape, problem_json
 from service.jobs import Jobs
@@ -104,19 +104,20 @@ def create_app(
         jobs.close()
 
     app = FastAPI(lifespan=lifespan, title=openapi.TITLE, version=openapi.VERSION)
-    app.add_middleware(Door)
-    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestTimer)
-    app.add_middleware(RequestId)
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
     api = APIRouter(
-        dependencies=[Depends(authorized)],
+        dependencies=[Depends(door.authorized)],
         responses=openapi.PROBLEMS,
         max_body_size=settings.max_body_bytes,
     )
     for router, _ in routers:
         api.include_router(router)
     app.include_router(api)
+    # What is added later is around what was added before.
+    door.install(app)
+    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestTimer)
+    app.add_middleware(RequestId)
     shapes = {router.prefix: shape for router, shape in routers if router.prefix}
     problems.install(app, settings.max_body_bytes, shapes)
     openapi.install(app)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyio.to_thread import run_sync
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,12 +52,22 @@ class Door:
         return None
 
 
+def install(app: FastAPI) -> None:
+    """Put the door before all routers of `app`, which has them all by now."""
+    app.add_middleware(Door)
+    # A route by itself does not know the prefixes of the routers around its own.
+    app.state.paths = {
+        id(route.original_route): route.path_format for route in iter_route_contexts(app.routes)
+    }
+
+
 async def authorized(request: Request) -> None:
     """403 unless the principal has the scope of the route that was found.
 
     For the router above all others, so that none of its routes can be forgotten.
     """
-    scope = needed(request.method, request.scope["route"].path_format)
+    paths: dict[int, str] = request.app.state.paths
+    scope = needed(request.method, paths[id(request.scope["route"])])
     if scope is not None:
         caller(request).require(scope)
 
