@@ -1,7 +1,7 @@
 """Teach a running service a fact, blocking and async: `python examples/python_client.py`.
 
-It asks the service at MEMIT_URL, http://127.0.0.1:8000 if that is not set (`make serve`), and shows it
-the key in MEMIT_API_KEY, if that is set.
+It asks the service at MEMIT_URL, http://127.0.0.1:8000 if that is not set (`make serve`); where the
+service asks for a key, MEMIT_API_KEY has it.
 """
 
 import asyncio

@@ -20,6 +20,7 @@ from service.keyring import RECHECK_SECONDS
 from service.scopes import OPEN, SCOPES
 from tests.unit.service.conftest import Serve
 from tests.unit.service.facts import about
+from tests.unit.service.minutes import wait_for_a_fresh_minute
 from tests.unit.service.worker_peer import Editor, Engine, says
 
 SOON = 5.0
@@ -344,10 +345,3 @@ def test_a_damaged_key_is_503_and_lets_nobody_in(
     answer = client.get("/versions", headers=bearer(key))
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
-
-
-def wait_for_a_fresh_minute() -> None:
-    """So that all that is counted next falls into one minute."""
-    left = 60 - time.time() % 60
-    if left < 5:
-        time.sleep(left + 0.1)
