@@ -94,6 +94,10 @@ class Edits:
         """
         return self._accepted.page(limit, before)
 
+    def since(self, number: int) -> list[str]:
+        """Ids of the edits accepted after `number` (-1: all), in order."""
+        return self._accepted.since(number)
+
     def unfinished(self) -> list[str]:
         """Ids of the edits that have not ended, in the order of acceptance."""
         with self._lock:

@@ -19,6 +19,7 @@ from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service import (
     aliases,
+    audit,
     blobs,
     door,
     edits,
@@ -55,6 +56,7 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (aliases.router, problem_json),
     (blobs.router, problem_json),
     (keys.router, problem_json),
+    (audit.router, problem_json),
     (probes.router, problem_json),
     (openai_router, openai_error),
 )
@@ -84,6 +86,7 @@ def create_app(
         changes = Changes(redis, settings.poll_seconds)
         async with create_task_group() as tasks:
             tasks.start_soon(changes.listen)
+            tasks.start_soon(audit.keep, registry.audit, changes)
             yield State(
                 context=Context(
                     settings=settings,

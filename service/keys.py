@@ -18,7 +18,9 @@ KeyRef = Annotated[str, Path(description="id of a key", examples=["key-012345678
 def post_key(asked: KeyRequest, context: Ctx, caller: Caller, response: Response) -> NewKey:
     """Make a key; this answer alone shows it."""
     response.headers["Cache-Control"] = "no-store"
-    return context.registry.keys.create(asked, caller.id)
+    made = context.registry.keys.create(asked, caller.id)
+    context.jobs.nudge(made.id)
+    return made
 
 
 @router.get("")
@@ -30,4 +32,6 @@ def list_keys(context: Ctx) -> list[Key]:
 @router.delete("/{key_id}")
 def revoke_key(key_id: KeyRef, context: Ctx, caller: Caller) -> Key:
     """End a key for good; every process of the service refuses it within 5 seconds."""
-    return context.registry.keys.revoke(key_id, caller.id)
+    over = context.registry.keys.revoke(key_id, caller.id)
+    context.jobs.nudge(over.id)
+    return over

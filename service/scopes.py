@@ -40,6 +40,7 @@ SCOPES: dict[str, Scope | None] = {
     "POST /keys": ADMIN,
     "GET /keys": ADMIN,
     "DELETE /keys/{key_id}": ADMIN,
+    "GET /audit": ADMIN,
     "GET /metrics": READ,
     "GET /healthz": None,
     "GET /readyz": None,

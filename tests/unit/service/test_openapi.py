@@ -126,6 +126,7 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/v1/chat/completions",
         "/aliases/{name}/history",
         "/keys",
+        "/audit",
         "/keys/{key_id}",
         "/healthz",
         "/readyz",
