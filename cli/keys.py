@@ -16,10 +16,9 @@ from cli import output
 from cli.api_key import keyed
 from cli.client import Client
 from cli.errors import CommandFailed
-from cli.options import Json
+from cli.options import Home, Json, RegistryUrl, settings_of
 from contracts.errors import ServiceError
 from contracts.keys import LOCAL, Key, KeyRequest, NewKey, Scope
-from contracts.settings import Settings
 from registry.errors import RegistryError
 from registry.folder_store import FolderStore
 from registry.keys import Keys
@@ -31,13 +30,6 @@ app = typer.Typer(
     "the API, with a key that has the scope admin.",
 )
 
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the registry; by default MEMIT_HOME.", show_default=False),
-]
-KeysUrl = Annotated[
-    str | None, typer.Option("--url", help="Where the service answers, to go through its API.")
-]
 T = TypeVar("T")
 _SPAN = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -66,7 +58,7 @@ def create(
         int | None, typer.Option(min=1, help="Of generations, prompts and answers together.")
     ] = None,
     home: Home = None,
-    url: KeysUrl = None,
+    url: RegistryUrl = None,
     json: Json = False,
 ) -> None:
     """Make a key. It is printed once, on stdout, and kept nowhere."""
@@ -84,7 +76,7 @@ def create(
         raise CommandFailed(f"{wrong['loc'][0]}: {wrong['msg']}") from None
     where = url
     if url is None:
-        where = str(_settings(home).registry_path)
+        where = str(settings_of(home).registry_path)
         made = _directly(home, lambda keys: keys.create(asked, LOCAL))
     else:
         with Client(url) as client:
@@ -97,7 +89,7 @@ def create(
     typer.echo(made.key)
 
 
-def list_keys(home: Home = None, url: KeysUrl = None, json: Json = False) -> None:
+def list_keys(home: Home = None, url: RegistryUrl = None, json: Json = False) -> None:
     """List the keys, the newest first, also those that are over."""
     if url is None:
         found = _directly(home, lambda keys: keys.all())
@@ -130,7 +122,7 @@ def list_keys(home: Home = None, url: KeysUrl = None, json: Json = False) -> Non
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="Id, as `memit keys list` has it.")],
     home: Home = None,
-    url: KeysUrl = None,
+    url: RegistryUrl = None,
 ) -> None:
     """End a key for good; a running service refuses it within 5 seconds."""
     if url is None:
@@ -158,14 +150,10 @@ def seconds_of(span: str) -> float:
     return float(int(found[1]) * _SECONDS[found[2]])
 
 
-def _settings(home: Path | None) -> Settings:
-    return Settings() if home is None else Settings(home=home.absolute())
-
-
 def _directly(home: Path | None, work: Callable[[Keys], T]) -> T:
     """Do something with the keys of a registry's folder."""
     try:
-        return work(Keys(FolderStore(_settings(home).registry_path)))
+        return work(Keys(FolderStore(settings_of(home).registry_path)))
     except (ServiceError, RegistryError) as error:
         raise CommandFailed(str(error)) from None
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from cli import output
 from cli.alias import alias
 from cli.api_key import keyed
+from cli.audit import app as audit_app
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
 from cli.chat import chat
@@ -68,4 +69,5 @@ for command in (
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))
 app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 app.add_typer(eval_app, name="eval")

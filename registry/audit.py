@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from heapq import heappop, heappush
 
 from contracts.audit import FIRST, AuditRecord
 from contracts.edits import StepKind
@@ -48,7 +49,10 @@ class Audit:
         self._epochs: dict[str, int] = {}
         self._keys: dict[str, bool] = {}
         """Keys, and whether they are revoked."""
-        self._waiting: list[str] = []
+        self._found: list[str] = []
+        """Sources whose time is not looked up yet."""
+        self._waiting: list[tuple[float, str]] = []
+        """A heap of times and sources."""
 
     def catch_up(self, at_once: int = AT_ONCE) -> bool:
         """Write what is not yet in the log, the oldest first.
@@ -60,14 +64,23 @@ class Audit:
             RegistryError: the storage fails; another time it goes on from there.
         """
         with self._lock:
-            self._read_new()
             self._look()
             for _ in range(at_once):
                 if not self._waiting:
-                    return True
-                self._write(self._waiting[0])
-                del self._waiting[0]
+                    break
+                self._write(self._waiting[0][1])
+                heappop(self._waiting)
             return not self._waiting
+
+    def behind(self) -> int:
+        """How many changes are not in the log yet; writes nothing.
+
+        Raises:
+            RegistryError: the storage fails.
+        """
+        with self._lock:
+            self._look()
+            return len(self._waiting)
 
     def page(self, limit: int, before: int | None = None) -> tuple[list[AuditRecord], int | None]:
         """Up to `limit` records, newest first, of those numbered below `before`.
@@ -116,11 +129,19 @@ class Audit:
             self._read, self._head = number, _digest(data)
 
     def _look(self) -> None:
-        """Find the records of changes that were not looked at before."""
-        found = [*self._of_edits(), *self._of_aliases(), *self._of_keys()]
-        new = [source for source in found if source not in self._written]
-        times = {source: self._time(source) for source in new}
-        self._waiting += sorted(new, key=lambda source: times[source])
+        """Find the records of changes that were not looked at before.
+
+        Where the storage fails in between, what was found is kept, and the rest found next time.
+        """
+        self._read_new()
+        self._look_at_edits()
+        self._look_at_aliases()
+        self._look_at_keys()
+        while self._found:
+            source = self._found[-1]
+            if source not in self._written:
+                heappush(self._waiting, (self._time(source), source))
+            self._found.pop()
 
     def _time(self, source: str) -> float:
         try:
@@ -128,11 +149,10 @@ class Audit:
         except RecordDamaged:
             return 0.0
 
-    def _of_edits(self) -> list[str]:
-        found = []
+    def _look_at_edits(self) -> None:
         for edit_id in self._edits.since(self._accepted):
             self._accepted += 1
-            found.append(f"edits/{edit_id}/request.json")
+            self._found.append(f"edits/{edit_id}/request.json")
             if f"edits/{edit_id}/end.json" not in self._written:
                 self._open[edit_id] = 0
         for edit_id, seen in list(self._open.items()):
@@ -142,38 +162,34 @@ class Audit:
             except RecordDamaged as error:
                 log.warning("not yet in the audit log: %s", error)
                 continue
-            found += [
+            self._found += [
                 f"edits/{edit_id}/{number}.json"
                 for number, step in enumerate(steps)
                 if number >= seen and step.kind is StepKind.CANCEL_REQUESTED
             ]
             self._open[edit_id] = len(steps)
             if end is not None:
-                found.append(f"edits/{edit_id}/end.json")
+                self._found.append(f"edits/{edit_id}/end.json")
                 del self._open[edit_id]
-        return found
 
-    def _of_aliases(self) -> list[str]:
-        found = []
+    def _look_at_aliases(self) -> None:
         for name in self._aliases.names():
             record = self._aliases.get(name)
             if record is not None:
                 first = self._epochs.get(name, 0) + 1
-                found += [f"aliases/{name}/{n}.json" for n in range(first, record.epoch + 1)]
+                epochs = range(first, record.epoch + 1)
+                self._found += [f"aliases/{name}/{epoch}.json" for epoch in epochs]
                 self._epochs[name] = record.epoch
-        return found
 
-    def _of_keys(self) -> list[str]:
-        found = []
+    def _look_at_keys(self) -> None:
         for key_id in self._store.names("keys"):
             made, revoked = f"keys/{key_id}/key.json", f"keys/{key_id}/revoked.json"
             if key_id not in self._keys and self._store.exists(made):
-                found.append(made)
+                self._found.append(made)
                 self._keys[key_id] = False
             if self._keys.get(key_id) is False and self._store.exists(revoked):
-                found.append(revoked)
+                self._found.append(revoked)
                 self._keys[key_id] = True
-        return found
 
 
 def key_of(number: int) -> str:

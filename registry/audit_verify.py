@@ -37,8 +37,7 @@ def verify(store: Store) -> tuple[list[AuditFault], int, str]:
             faults.append(AuditFault(number=number, reason="is missing"))
             head = ""
             continue
-        for fault in _faults(store, number, data, head):
-            faults.append(fault)
+        faults += _faults(store, number, data, head)
         head = hashlib.sha256(data).hexdigest()
     return faults, newest, head
 

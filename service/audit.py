@@ -9,7 +9,6 @@ from fastapi import APIRouter
 
 from contracts.audit import AuditRecord
 from registry.audit import Audit
-from registry.errors import RegistryError
 from service.changes import ANYTHING, Changes
 from service.deps import Ctx
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
@@ -43,6 +42,7 @@ async def keep(audit: Audit, changes: Changes) -> None:
                 try:
                     while not await run_sync(audit.catch_up):
                         pass
-                except RegistryError as error:
-                    # Nothing is lost by that: what is to be written stays in the registry.
-                    log.error("the audit log is behind", exc_info=error)
+                except Exception:
+                    # Whatever it is, requests go on and nothing is lost: what is to be written
+                    # stays in the registry.
+                    log.exception("the audit log is behind")
