@@ -98,7 +98,7 @@ def create_app(
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
                     metrics=Metrics(),
                     census=EditCensus(registry.edits),
-                    keyring=Keyring(registry.keys, settings.auth),
+                    keyring=Keyring(registry.keys, settings),
                     rates=Rates(redis),
                 )
             )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from contracts.errors import Unauthorized
 from contracts.keys import KeyRecord
+from contracts.settings import Settings
 from registry.keys import Keys, key_id_of, opens
+from service.listening import needs_key
 from service.principal import ANYBODY, Principal, principal_of
 
 RECHECK_SECONDS = 2.0
@@ -28,9 +29,10 @@ class _Known:
 class Keyring:
     """Keys that were shown to this process; blocking, from any thread."""
 
-    def __init__(self, keys: Keys, auth: Literal["auto", "required", "off"]) -> None:
+    def __init__(self, keys: Keys, settings: Settings) -> None:
         self._keys = keys
-        self._auth = auth
+        self._always = needs_key(settings)
+        self._never = settings.auth == "off"
         self._known: dict[str, _Known] = {}
         self._open_until = 0.0
 
@@ -60,9 +62,9 @@ class Keyring:
         return principal_of(record)
 
     def _needed(self) -> bool:
-        if self._auth != "auto":
-            return self._auth == "required"
-        if time.monotonic() < self._open_until:
+        if self._always:
+            return True
+        if self._never or time.monotonic() < self._open_until:
             return False
         if self._keys.any_made():
             return True

@@ -21,15 +21,20 @@ def prepare_keys(settings: Settings) -> None:
     keys = Keys(FolderStore(settings.registry_path))
     if settings.first_key_file is not None:
         _register(keys, settings.first_key_file)
-    if settings.auth == "off" or keys.any_made():
-        return
-    if settings.auth == "required" or not is_loopback(settings.host):
+    if needs_key(settings) and not keys.any_made():
         where = "MEMIT_AUTH=required" if settings.auth == "required" else f"host {settings.host}"
         raise ValueError(
             f"{where} needs a key, and the registry has none. Make one first:\n"
             f"  memit keys create --name me --scope admin --home {settings.home}\n"
             "or listen on 127.0.0.1; MEMIT_AUTH=off lets in everybody who reaches the port"
         )
+
+
+def needs_key(settings: Settings) -> bool:
+    """Whether a key is required whatever the registry has."""
+    if settings.auth == "auto":
+        return not is_loopback(settings.host)
+    return settings.auth == "required"
 
 
 def is_loopback(host: str) -> bool:

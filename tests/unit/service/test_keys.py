@@ -78,6 +78,11 @@ def test_keys_may_be_switched_off(serve: Serve, editor: Editor, make_key: MakeKe
     assert serve(auth="off").get("/versions").status_code == 200
 
 
+def test_beyond_this_machine_nobody_gets_in_without_one(serve: Serve, editor: Editor) -> None:
+    """However the application was started: `python -m service` would not even begin."""
+    assert serve(host="0.0.0.0").get("/versions").status_code == 401  # noqa: S104
+
+
 @pytest.mark.parametrize("route", SCOPES)
 def test_every_route_but_the_probes_needs_a_key(
     serve: Serve, editor: Editor, make_key: MakeKey, route: str
