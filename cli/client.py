@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from cli.api_key import VARIABLE, given_key
 from cli.errors import CommandFailed
 from contracts.errors import Problem
 from contracts.limits import MAX_PAGE
@@ -33,6 +35,8 @@ class ProblemAnswer(CommandFailed):
             lines += [f"  {error.field} {error.reason}".rstrip() for error in problem.errors]
         else:
             lines = [f"{problem.title} ({problem.status}): {problem.detail}"]
+        if problem.status == HTTPStatus.UNAUTHORIZED:
+            lines.append(f"  set {VARIABLE} or --api-key; `memit keys create` makes a key")
         if retry_after is not None:
             lines.append(f"  try again in {retry_after} s")
         super().__init__("\n".join(lines))
@@ -46,10 +50,20 @@ class Disconnected(CommandFailed):
 class Client:
     """One service; every method raises `ProblemAnswer` or `Disconnected`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        """
+        Args:
+            api_key: by default that of the command that runs; empty: none.
+        """
         self.url = url.rstrip("/")
+        key = given_key() if api_key is None else api_key
         # The service is ours and named by its URL: proxies of the environment are not asked.
-        self._http = httpx2.Client(base_url=self.url, timeout=TIMEOUT, trust_env=False)
+        self._http = httpx2.Client(
+            base_url=self.url,
+            timeout=TIMEOUT,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
 
     def __enter__(self) -> Self:
         return self

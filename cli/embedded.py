@@ -16,6 +16,8 @@ from cli.errors import CommandFailed
 from cli.home_lock import home_lock
 from cli.supervisor import Supervisor
 from contracts.settings import Settings
+from registry.errors import RegistryError
+from service.listening import prepare_keys
 
 API_GRACE = 5.0
 WORKER_GRACE = 10.0
@@ -40,13 +42,14 @@ def embedded(settings: Settings, report: Callable[[str], None]) -> Iterator[Embe
     `settings` name one.
 
     Raises:
-        CommandFailed: the home or the port is in use.
+        CommandFailed: the home or the port is in use, or a key is needed and there is none.
     """
     if settings.port == 0:
         settings = settings.model_copy(update={"port": free_port()})
     url = url_of(settings.host, settings.port)
     with home_lock(settings.home, f"memit serve at {url} (pid {os.getpid()})"):
         _refuse_busy_port(settings.host, settings.port)
+        _prepare_keys(settings)
         children: list[Child] = []
         if settings.redis_url is None:
             redis = EmbeddedRedis(settings.home / "redis", report=report)
@@ -92,6 +95,13 @@ def python_child(package: str, settings: Settings, grace: float) -> Child:
         env=environment_of(settings),
         grace=grace,
     )
+
+
+def _prepare_keys(settings: Settings) -> None:
+    try:
+        prepare_keys(settings)
+    except (ValueError, RegistryError) as error:
+        raise CommandFailed(str(error)) from None
 
 
 def _refuse_busy_port(host: str, port: int) -> None:

@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 
 from cli import output
 from cli.alias import alias
+from cli.api_key import keyed
+from cli.audit import app as audit_app
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
 from cli.chat import chat
@@ -20,6 +22,7 @@ from cli.eval import app as eval_app
 from cli.export import export
 from cli.generate import generate
 from cli.import_version import import_version
+from cli.keys import app as keys_app
 from cli.rebase import rebase
 from cli.serve import serve
 
@@ -48,8 +51,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
+for alone in (serve, calibrate, convert):
+    app.command()(alone)
 for command in (
-    serve,
     edit,
     generate,
     chat,
@@ -60,10 +64,10 @@ for command in (
     alias,
     diff,
     rebase,
-    calibrate,
-    convert,
     export,
 ):
-    app.command()(command)
-app.command("import")(import_version)
+    app.command()(keyed(command))
+app.command("import")(keyed(import_version))
+app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 app.add_typer(eval_app, name="eval")

@@ -26,6 +26,10 @@ def rebase(
     source: Annotated[
         str, typer.Option("--from", metavar="URL", help="Where the service with the facts answers.")
     ],
+    from_api_key: Annotated[
+        str,
+        typer.Option(envvar="MEMIT_FROM_API_KEY", help="Key of the service at --from, if it asks."),
+    ] = "",
     version: Annotated[
         str, typer.Option(help="Version or alias there that has the facts.")
     ] = ACTIVE,
@@ -57,7 +61,8 @@ def rebase(
     """
     if json is not None:
         output.require_folder(json)
-    with Client(source) as origin:
+    # Never the key of the target: who answers at --from would learn it.
+    with Client(source, from_api_key) as origin:
         ledger = origin.get(VersionLedger, f"/versions/{quote(version, safe='')}/ledger")
     body = {
         "ledger": ledger.model_dump(mode="json"),

@@ -147,6 +147,9 @@ class AcceptedEdit(BaseModel):
     rebased_from: RebaseSource | None = Field(
         default=None, description="the version of another registry whose facts these are"
     )
+    principal: str | None = Field(
+        default=None, description="who posted it: id of a key, or `local`; older edits have none"
+    )
 
 
 class StepKind(StrEnum):
@@ -166,6 +169,7 @@ class EditStep(BaseModel):
     kind: StepKind
     at: float = Field(description="unix seconds")
     worker: str | None = None
+    principal: str | None = Field(default=None, description="who asked, of CANCEL_REQUESTED")
     parent: VersionId | None = Field(default=None, description="the version this attempt starts on")
     active_epoch: int | None = Field(
         default=None,
@@ -263,6 +267,11 @@ class Edit(BaseModel):
     facts: list[EditFact] = Field(default_factory=list)
     retract: list[FactId] = Field(default_factory=list)
     base: str | None = None
+    principal: str | None = Field(
+        default=None,
+        description="who posted it: id of a key, or `local`",
+        examples=["key-0123456789abcdef"],
+    )
     rebased_from: VersionId | None = Field(
         default=None,
         description="the version of another registry whose facts these are; "

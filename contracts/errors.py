@@ -3,12 +3,14 @@
 ServiceError
 ├── InvalidRequest        422  a field is wrong; `errors` names each field, the reason and the limit
 ├── MalformedRequest      400  the body or a header cannot be read at all
+├── Unauthorized          401  no key, or none that is valid
+├── Forbidden             403  the key may not do this
 ├── NotFound              404  no such edit, fact, version or alias
 ├── Conflict              409  the request is well formed but the present state refuses it
 ├── PreconditionFailed    412  `If-Match` names another epoch than the current one
 ├── PayloadTooLarge       413  the body is over the byte limit
 ├── PreconditionRequired  428  the request must carry `If-Match`
-├── TooManyRequests       429  a bounded queue is full; try again after `retry_after`
+├── TooManyRequests       429  a queue is full, or the key's minute; again after `retry_after`
 └── Unavailable           503  no ready worker or Redis; try again after `retry_after`
     └── NoVersion              no worker has published v0 yet
 """
@@ -102,6 +104,14 @@ class MalformedRequest(ServiceError):
     status, slug, title = 400, "malformed-request", "Malformed request"
 
 
+class Unauthorized(ServiceError):
+    status, slug, title = 401, "unauthorized", "No valid key"
+
+
+class Forbidden(ServiceError):
+    status, slug, title = 403, "forbidden", "The key may not do this"
+
+
 class NotFound(ServiceError):
     status, slug, title = 404, "not-found", "Not found"
 
@@ -142,6 +152,8 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     cls.status: cls
     for cls in (
         MalformedRequest,
+        Unauthorized,
+        Forbidden,
         NotFound,
         Conflict,
         PreconditionFailed,

@@ -19,12 +19,14 @@ FACT_ID = re.compile(r"^fact-[0-9a-f]{20}$")
 VERSION_ID = re.compile(r"^v(0|[1-9][0-9]{0,8})-[0-9a-f]{12}$")
 VERSION_SHORT = re.compile(r"^v(0|[1-9][0-9]{0,8})$")
 ALIAS_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+KEY_ID = re.compile(r"^key-[0-9a-f]{16}$")
 DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 EditId = Annotated[str, StringConstraints(pattern=EDIT_ID.pattern)]
 FactId = Annotated[str, StringConstraints(pattern=FACT_ID.pattern)]
 VersionId = Annotated[str, StringConstraints(pattern=VERSION_ID.pattern)]
 AliasName = Annotated[str, StringConstraints(pattern=ALIAS_NAME.pattern)]
+KeyId = Annotated[str, StringConstraints(pattern=KEY_ID.pattern)]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST.pattern)]
 
 

@@ -56,6 +56,15 @@ class Settings(BaseSettings):
         max_length=MAX_NAME_CHARS,
         description="name of the model under /v1; by default that of the base model",
     )
+    auth: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="whether the API asks for a key: auto once the registry has one, and wherever "
+        "it listens beyond this machine",
+    )
+    first_key_file: Path | None = Field(
+        default=None,
+        description="file with a key that gets every scope, for containers",
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="port the API listens on")
 
     # the model

@@ -70,3 +70,8 @@ def rebuild_job(version: str) -> dict[str, Any]:
     """The same for a version whose blob is lost."""
     options = {"timeout": -1, "result_ttl": 0, "failure_ttl": 60, "unique": True}
     return {"func": REBUILD_JOB, "args": [version], "job_id": f"{REBUILD_JOB}-{version}", **options}
+
+
+def rate_key(key_id: str, what: str, minute: int) -> str:
+    """Requests or tokens of an API key in one minute since 1970; expires soon after."""
+    return f"memit:rate:{key_id}:{what}:{minute}"

@@ -153,6 +153,11 @@ class AliasRecord(BaseModel):
         description="the edit that moved it, if one did",
         examples=["edit-0123456789abcdef0123"],
     )
+    principal: str | None = Field(
+        default=None,
+        description="who moved it otherwise: id of a key, or `local`",
+        examples=["key-0123456789abcdef"],
+    )
 
     @field_validator("split")
     @classmethod

@@ -35,6 +35,7 @@ print("" if found is None else found)' "$1"
 api() {
   local answer
   answer=$(curl --silent --show-error --max-time 120 --write-out '\n%{http_code}' --request "$1" \
+    --config <(printf 'header = "Authorization: Bearer %s"' "$KEY") \
     ${3:+--header 'Content-Type: application/json' --data "$3"} "$URL$2") || fail "$1 $2: no answer"
   [[ ${answer##*$'\n'} == 2?? ]] || fail "$1 $2: $answer"
   printf '%s' "${answer%$'\n'*}"
@@ -99,6 +100,10 @@ hosts=$(docker compose ps --quiet | xargs docker inspect --format \
 [ "$hosts" = 127.0.0.1 ] || fail "ports are published on: $hosts"
 say "$URL, and nothing is published but on 127.0.0.1"
 await "$READY_SECONDS" ready service_ready
+KEY=$(docker compose exec -T service cat /run/memit/first-key) || fail 'there is no first key'
+refused=$(curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}' "$URL/versions")
+[ "$refused" = 401 ] || fail "without a key: $refused"
+say 'nobody gets in without the key'
 
 step 'the answer before'
 BEFORE=$(active)

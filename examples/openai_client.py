@@ -2,14 +2,17 @@
 
 pip install openai
 python examples/openai_client.py [http://127.0.0.1:8000]
+
+Where the service asks for a key, MEMIT_API_KEY has it.
 """
 
+import os
 import sys
 
 from openai import OpenAI
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
-client = OpenAI(base_url=f"{url}/v1", api_key="none")
+client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("MEMIT_API_KEY", "none"))
 name = client.models.list().data[0].id
 print("models:", ", ".join(model.id for model in client.models.list()))
 

@@ -1,6 +1,7 @@
 """Teach a running service a fact, blocking and async: `python examples/python_client.py`.
 
-It asks the service at MEMIT_URL, http://127.0.0.1:8000 if that is not set (`make serve`).
+It asks the service at MEMIT_URL, http://127.0.0.1:8000 if that is not set (`make serve`); where the
+service asks for a key, MEMIT_API_KEY has it.
 """
 
 import asyncio

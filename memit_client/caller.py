@@ -67,9 +67,15 @@ class Caller:
     """One service at one URL."""
 
     def __init__(
-        self, transport: Transport, base_url: str, timeout: float | httpx2.Timeout, max_retries: int
+        self,
+        transport: Transport,
+        base_url: str,
+        api_key: str | None,
+        timeout: float | httpx2.Timeout,
+        max_retries: int,
     ) -> None:
         self.transport = transport
+        self._key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._base_url = base_url.rstrip("/")
         self._timeout = httpx2.Timeout(timeout)
         self.max_retries = max_retries
@@ -128,7 +134,7 @@ class Caller:
             self._base_url + route.filled(given.get("names", {})),
             json=given.get("body"),
             params=params or None,
-            headers=given.get("headers"),
+            headers={**self._key, **given.get("headers", {})},
             timeout=httpx2.Timeout(**timeout),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -16,8 +17,14 @@ URL = "http://127.0.0.1:8000"
 TIMEOUT = httpx2.Timeout(10.0, read=120.0)
 RETRIES = 2
 
+API_KEY = "MEMIT_API_KEY"
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _key(given: str | None) -> str | None:
+    return os.environ.get(API_KEY) if given is None else given
 
 
 class AsyncMemit(Methods):
@@ -27,6 +34,7 @@ class AsyncMemit(Methods):
         self,
         base_url: str = URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx2.Timeout = TIMEOUT,
         max_retries: int = RETRIES,
         http: httpx2.AsyncClient | None = None,
@@ -34,7 +42,7 @@ class AsyncMemit(Methods):
         """See `Memit`."""
         # The service is named by its URL: proxies of the environment are not asked.
         transport = NonBlocking(http or httpx2.AsyncClient(trust_env=False))
-        super().__init__(Caller(transport, base_url, timeout, max_retries))
+        super().__init__(Caller(transport, base_url, _key(api_key), timeout, max_retries))
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,6 +94,7 @@ class Memit:
         self,
         base_url: str = URL,
         *,
+        api_key: str | None = None,
         timeout: float | httpx2.Timeout = TIMEOUT,
         max_retries: int = RETRIES,
         http: httpx2.Client | None = None,
@@ -93,13 +102,14 @@ class Memit:
         """
         Args:
             base_url: where the service is.
+            api_key: the key to show; by default that in `MEMIT_API_KEY`, if it is set.
             timeout: seconds for each of connecting, sending, and the next bytes of an answer.
             max_retries: how often a request is sent again that found nobody, or 429 or 503.
             http: an httpx2 client of your own, for proxies, certificates or further headers; it
                 is closed with this one.
         """
         transport = Blocking(http or httpx2.Client(trust_env=False))
-        self._methods = Methods(Caller(transport, base_url, timeout, max_retries))
+        self._methods = Methods(Caller(transport, base_url, _key(api_key), timeout, max_retries))
 
     def __enter__(self) -> Self:
         return self

@@ -51,6 +51,8 @@ class Edit(Model):
     facts: list[EditFact] = []
     retract: list[str] = []
     base: str | None = None
+    principal: str | None = None
+    """Who posted it: id of a key, or `local`."""
     rebased_from: str | None = None
     progress: Progress | None = None
     version: str | None = None

@@ -5,10 +5,12 @@ MemitError
 ├── UnexpectedAnswer          what answers there is not this service
 ├── Refused                   the service refused: status, title, detail, errors, retry_after
 │   ├── InvalidRequest        400, 413, 415, 422: `errors` names each field and the reason
+│   ├── Unauthorized          401: the service asks for a key, and this is none that is valid
+│   ├── Forbidden             403: the key may not do this
 │   ├── NotFound              404
 │   ├── Conflict              409: the present state refuses it
 │   ├── PreconditionFailed    412, 428: the alias is at another epoch, or its epoch must be given
-│   ├── TooManyRequests       429: a queue is full
+│   ├── TooManyRequests       429: a queue is full, or the key has used its minute
 │   └── Unavailable           503: no worker, no Redis; `errors` of `ready` names what is missing;
 │                             502, 504: a proxy does not reach the service
 ├── NotCommitted              an edit that was waited for ended otherwise: edit, problem
@@ -71,6 +73,14 @@ class InvalidRequest(Refused):
     pass
 
 
+class Unauthorized(Refused):
+    pass
+
+
+class Forbidden(Refused):
+    pass
+
+
 class NotFound(Refused):
     pass
 
@@ -128,6 +138,8 @@ class WaitTimeout(MemitError, TimeoutError):
 
 _BY_STATUS: dict[int, type[Refused]] = {
     400: InvalidRequest,
+    401: Unauthorized,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     412: PreconditionFailed,

@@ -88,6 +88,8 @@ class Alias(Model):
     """Unix seconds."""
     edit_id: str | None = None
     """The edit that moved it, if one did."""
+    principal: str | None = None
+    """Who moved it otherwise: id of a key, or `local`."""
 
 
 class AliasPeriod(Alias):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from contracts.edits import AcceptedEdit
 from contracts.errors import Conflict, FieldError, InvalidRequest
 from contracts.ids import EditId, digest_of
+from contracts.keys import LOCAL
 from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -22,7 +23,7 @@ class EditEntry(BaseModel):
 
 
 class Idempotency(BaseModel):
-    """What `idempotency/<sha256 of the key>.json` holds: the first body and its edit."""
+    """What `idempotency/<sha256 of principal and key>.json` holds: the first body and its edit."""
 
     body_digest: str
     edit_id: EditId
@@ -51,9 +52,12 @@ class Acceptance:
         self._place(standing)
         return standing, standing == edit.id
 
-    def known(self, idempotency_key: str, body_digest: str) -> str | None:
+    def known(
+        self, idempotency_key: str, body_digest: str, principal: str | None = None
+    ) -> str | None:
         """See `Edits.known`."""
-        standing = read_record(self._store, Idempotency, _idempotency(idempotency_key))
+        key = _idempotency(idempotency_key, principal)
+        standing = read_record(self._store, Idempotency, key)
         if standing is None:
             return None
         if standing.body_digest != body_digest:
@@ -76,14 +80,14 @@ class Acceptance:
 
     def _first_with_key(self, edit: AcceptedEdit, idempotency_key: str, body: str) -> str:
         """Id of the first edit that came with this key, which is this one if there was none."""
-        standing = self.known(idempotency_key, body)
+        standing = self.known(idempotency_key, body, edit.principal)
         if standing is None:
             self._put_request(edit)  # first, so that no record ever names an edit without a request
             record = Idempotency(body_digest=body, edit_id=edit.id)
-            key = _idempotency(idempotency_key)
+            key = _idempotency(idempotency_key, edit.principal)
             if self._store.put_if_absent(key, encode_record(record)):
                 return edit.id
-            standing = self.known(idempotency_key, body)
+            standing = self.known(idempotency_key, body, edit.principal)
         return standing or edit.id
 
     def _put_request(self, edit: AcceptedEdit) -> None:
@@ -105,5 +109,7 @@ class Acceptance:
                 return
 
 
-def _idempotency(key: str) -> str:
-    return f"idempotency/{hashlib.sha256(key.encode()).hexdigest()}.json"
+def _idempotency(key: str, principal: str | None) -> str:
+    # No header holds a NUL, so nobody's key is another one's; local ones are named as before keys.
+    own = key if principal in (None, LOCAL) else f"{principal}\0{key}"
+    return f"idempotency/{hashlib.sha256(own.encode()).hexdigest()}.json"

@@ -70,11 +70,13 @@ class Aliases:
         to: str | Mapping[VersionId, int],
         expected_epoch: int,
         edit_id: str | None = None,
+        principal: str | None = None,
     ) -> AliasRecord:
         """Point the alias elsewhere if its epoch is `expected_epoch`; 0 creates it.
 
         Args:
             to: a version (full id), or the weights of several that share its generations.
+            edit_id, principal: the edit that moves it, or who does.
 
         Returns:
             The record of the new epoch, `expected_epoch + 1`.
@@ -99,6 +101,7 @@ class Aliases:
             split=split,
             at=time.time(),
             edit_id=edit_id,
+            principal=principal,
         )
         log = self._log(name)
         if not log.append(record.epoch, record):

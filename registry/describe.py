@@ -46,6 +46,7 @@ def describe(
         ],
         retract=edit.request.retract,
         base=edit.request.base,
+        principal=edit.principal,
         rebased_from=edit.rebased_from.standing.version if edit.rebased_from else None,
     )
     if end is not None:

@@ -46,8 +46,8 @@ class Edits:
     ) -> tuple[str, bool]:
         """Accept an edit: once this returns it will end, whatever dies meanwhile.
 
-        With an idempotency key the first body that came with it wins; a replay gives the first
-        edit's id, and completes its acceptance if that was cut short.
+        With an idempotency key the first body that its principal sent with it wins; a replay gives
+        the first edit's id, and completes its acceptance if that was cut short.
 
         Returns:
             The id of the edit that stands, and whether it is this one.
@@ -59,13 +59,15 @@ class Edits:
         """
         return self._accepted.accept(edit, idempotency_key, body_digest)
 
-    def known(self, idempotency_key: str, body_digest: str) -> str | None:
-        """Id of the edit that came first with this key; None if the key is new.
+    def known(
+        self, idempotency_key: str, body_digest: str, principal: str | None = None
+    ) -> str | None:
+        """Id of the edit that came first with this key from this principal; None if it is new.
 
         Raises:
             InvalidRequest: it came with another body.
         """
-        return self._accepted.known(idempotency_key, body_digest)
+        return self._accepted.known(idempotency_key, body_digest, principal)
 
     def exists(self, edit_id: str) -> bool:
         """Whether there is an edit of this id."""
@@ -91,6 +93,10 @@ class Edits:
             The ids, and the `before` of the next page or None after the last.
         """
         return self._accepted.page(limit, before)
+
+    def since(self, number: int) -> list[str]:
+        """Ids of the edits accepted after `number` (-1: all), in order."""
+        return self._accepted.since(number)
 
     def unfinished(self) -> list[str]:
         """Ids of the edits that have not ended, in the order of acceptance."""
@@ -167,15 +173,18 @@ class Edits:
 
     # cancel and end
 
-    def request_cancel(self, edit_id: str) -> None:
+    def request_cancel(self, edit_id: str, principal: str | None = None) -> None:
         """Ask for the edit to be cancelled; one that no worker runs is cancelled at once.
+
+        Args:
+            principal: who asks.
 
         Raises:
             NotFound: there is no edit of this id.
             Conflict: it has ended otherwise, or is committing.
         """
         self.get(edit_id)
-        step = EditStep(kind=StepKind.CANCEL_REQUESTED, at=time.time())
+        step = EditStep(kind=StepKind.CANCEL_REQUESTED, at=time.time(), principal=principal)
         self._log_step(edit_id, step, unless=lambda steps: _cancelled(steps) or _committing(steps))
         end = self.end(edit_id)
         if end is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from registry.aliases import Aliases
 from registry.artefacts import Artefacts
+from registry.audit import Audit
 from registry.blobs import Blobs
 from registry.edits import Edits
 from registry.full_reports import FullReports
+from registry.keys import Keys
 from registry.ledger import Ledger
 from registry.store import Store
 from registry.versions import Versions
@@ -26,6 +28,8 @@ class Registry:
         self.full_reports = FullReports(self.store)
         self.versions = Versions(self.store, self.blobs, self.aliases, self.full_reports)
         self.edits = Edits(self.store, self.versions)
+        self.keys = Keys(self.store)
+        self.audit = Audit(self.store, self.edits, self.aliases)
         self.ledger = Ledger(self.blobs, self.versions)
 
     def artefacts(self, base_digest: str) -> Artefacts:

@@ -8,9 +8,14 @@ import sys
 import uvicorn
 
 from contracts.settings import Settings
+from registry.errors import RegistryError
 from service.app import create_app
+from service.listening import prepare_keys
+
+log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 10
+CANNOT_START = 2
 PROBES = ("/healthz", "/readyz", "/metrics")
 
 
@@ -30,8 +35,10 @@ def main() -> None:
     logging.getLogger("uvicorn.access").addFilter(not_a_probe)
     try:
         app = create_app(settings)
-    except ValueError as error:
-        sys.exit(str(error))
+        prepare_keys(settings)
+    except (ValueError, RegistryError) as error:
+        log.critical("cannot start: %s", error)
+        sys.exit(CANNOT_START)
     uvicorn.run(
         app,
         host=settings.host,

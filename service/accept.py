@@ -19,12 +19,14 @@ from service.problems import invalid
 def checked(
     context: Context,
     request: EditRequest,
+    principal: str,
     if_match: int | str | None = None,
     source: RebaseSource | None = None,
 ) -> AcceptedEdit:
     """The edit that `request` asks for, with a base that names one version and no duplicates.
 
     Args:
+        principal: who posts it.
         source: where its facts are from, if they are a ledger's.
 
     Raises:
@@ -69,6 +71,7 @@ def checked(
         accepted_at=time.time(),
         if_match=epoch,
         rebased_from=source,
+        principal=principal,
     )
 
 

@@ -31,10 +31,11 @@ from contracts.generation import (
 from contracts.ids import VersionId
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from service.deps import Context
+from service.deps import Caller, Context, Ctx
 from service.flight import Flight
 from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
+from service.principal import Principal
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,31 @@ log = logging.getLogger(__name__)
 class Ticket:
     """What one request has with the engines; given back when its answer is out or nobody waits."""
 
+    principal: Principal
     flight: Flight | None = None
+    prompts: dict[int, int] = field(default_factory=dict)
+    """Tokens of each task's prompt, by its place; known once an answer has ended."""
+    answers: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Tokens of each answer, by place and choice; of one that is cut off, at least its pieces."""
+
+    @property
+    def tokens(self) -> int:
+        """All that were used so far."""
+        return sum(self.prompts.values()) + sum(self.answers.values())
+
+    def take_event(self, place: int, event: TokenEvent | EndEvent) -> None:
+        """Count what came of the task at `place`."""
+        answer = (place, event.choice)
+        if isinstance(event, EndEvent):
+            self.prompts[place] = event.usage.prompt_tokens
+            self.answers[answer] = event.usage.completion_tokens
+        else:
+            self.answers[answer] = self.answers.get(answer, 0) + 1
 
 
-async def _ticket() -> AsyncIterator[Ticket]:
-    ticket = Ticket()
+async def _ticket(context: Ctx, caller: Caller) -> AsyncIterator[Ticket]:
+    await context.rates.require_tokens(caller)
+    ticket = Ticket(caller)
     try:
         yield ticket
     finally:
@@ -57,6 +78,7 @@ async def _ticket() -> AsyncIterator[Ticket]:
                 await ticket.flight.give_up()
             except RedisError as error:
                 log.warning("the streams of a request are left to expire: %s", error)
+        await context.rates.count_tokens(caller, ticket.tokens)
 
 
 TicketOf = Annotated[Ticket, Depends(_ticket)]
@@ -94,6 +116,7 @@ class Said:
 class Admitted:
     """Tasks that engines can see, each on the version that it is pinned to."""
 
+    ticket: Ticket
     tasks: Sequence[GenerateTask]
     events: AsyncIterator[tuple[int, GenerateEvent] | None]
     timer: Timer
@@ -146,6 +169,7 @@ class Admitted:
                 if isinstance(event, ErrorEvent):
                     raise _refusal(event)
                 if not isinstance(event, StartEvent):
+                    self.ticket.take_event(place, event)
                     yield place, event
         except RedisError as error:
             log.warning("lost %s: %s", [task.id for task in self.tasks], error)
@@ -214,7 +238,7 @@ async def admit(
     ]
     ticket.flight = flight = Flight(context.engines, tasks, seconds)
     await flight.begin()
-    return Admitted(tasks, flight.events(), timer)
+    return Admitted(ticket, tasks, flight.events(), timer)
 
 
 def _pins(registry: Registry, refs: Sequence[str], sticky: str | None) -> list[VersionId]:

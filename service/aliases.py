@@ -10,7 +10,7 @@ from contracts.errors import FieldError, NotFound, PreconditionFailed, Precondit
 from contracts.ids import VersionId
 from contracts.versions import ANY_EPOCH, AliasPeriod, AliasRecord, AliasUpdate
 from registry.registry import Registry
-from service.deps import Ctx, IfMatch, json_only
+from service.deps import Caller, Ctx, IfMatch, json_only
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from service.problems import invalid
 
@@ -70,6 +70,7 @@ def put_alias(
     name: AliasRef,
     asked: AliasUpdate,
     context: Ctx,
+    caller: Caller,
     response: Response,
     if_match: IfMatch,
     if_none_match: Annotated[
@@ -77,6 +78,7 @@ def put_alias(
     ] = None,
 ) -> AliasRecord:
     """Point an alias at a version, or split it among several: 200, or 201 for a new alias."""
+    caller.require_alias(name)
     registry = context.registry
     found = registry.aliases.get(name)
     epoch = _expected(name, found, if_match, if_none_match)
@@ -84,7 +86,7 @@ def put_alias(
         to: str | dict[VersionId, int] = registry.versions.resolve(str(asked.version))
     else:
         to = _resolved(registry, asked.split)
-    record = registry.aliases.move(name, to, epoch)
+    record = registry.aliases.move(name, to, epoch, principal=caller.id)
     context.jobs.nudge(name)
     response.status_code = 200 if found else 201
     response.headers["ETag"] = _etag(record)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import redis as blocking
 from anyio import create_task_group
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
@@ -19,10 +19,13 @@ from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service import (
     aliases,
+    audit,
     blobs,
+    door,
     edits,
     facts,
     generate,
+    keys,
     openapi,
     probes,
     problems,
@@ -35,10 +38,12 @@ from service.deps import Context, State
 from service.engines import Engines
 from service.error_shapes import ErrorShape, problem_json
 from service.jobs import Jobs
+from service.keyring import Keyring
 from service.limits import DeclaredLength
 from service.metrics import Metrics, RequestTimer
 from service.openai_api.errors import openai_error
 from service.openai_api.router import router as openai_router
+from service.rates import Rates
 from service.request_id import RequestId
 from service.tokens import TokenChecks
 
@@ -50,6 +55,8 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (versions.router, problem_json),
     (aliases.router, problem_json),
     (blobs.router, problem_json),
+    (keys.router, problem_json),
+    (audit.router, problem_json),
     (probes.router, problem_json),
     (openai_router, openai_error),
 )
@@ -79,6 +86,7 @@ def create_app(
         changes = Changes(redis, settings.poll_seconds)
         async with create_task_group() as tasks:
             tasks.start_soon(changes.listen)
+            tasks.start_soon(audit.keep, registry.audit, changes)
             yield State(
                 context=Context(
                     settings=settings,
@@ -90,6 +98,8 @@ def create_app(
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
                     metrics=Metrics(),
                     census=EditCensus(registry.edits),
+                    keyring=Keyring(registry.keys, settings),
+                    rates=Rates(redis),
                 )
             )
             tasks.cancel_scope.cancel()
@@ -97,14 +107,20 @@ def create_app(
         jobs.close()
 
     app = FastAPI(lifespan=lifespan, title=openapi.TITLE, version=openapi.VERSION)
-    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestTimer)
-    app.add_middleware(RequestId)
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
-    api = APIRouter(responses=openapi.PROBLEMS, max_body_size=settings.max_body_bytes)
+    api = APIRouter(
+        dependencies=[Depends(door.authorized)],
+        responses=openapi.PROBLEMS,
+        max_body_size=settings.max_body_bytes,
+    )
     for router, _ in routers:
         api.include_router(router)
     app.include_router(api)
+    # What is added later is around what was added before.
+    door.install(app)
+    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestTimer)
+    app.add_middleware(RequestId)
     shapes = {router.prefix: shape for router, shape in routers if router.prefix}
     problems.install(app, settings.max_body_bytes, shapes)
     openapi.install(app)

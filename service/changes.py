@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
+ANYTHING = "*"
+"""What somebody watches who wants all news; neither an edit nor an alias has this name."""
 
 
 class Watch:
@@ -54,9 +56,13 @@ class Changes:
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
 
     @contextlib.contextmanager
-    def watch(self, what: str) -> Iterator[Watch]:
-        """Watch an edit, by its id, or an alias, by its name."""
-        watch = Watch(self._poll_seconds)
+    def watch(self, what: str, every: float | None = None) -> Iterator[Watch]:
+        """Watch an edit, by its id, or an alias, by its name, or `ANYTHING`.
+
+        Args:
+            every: seconds between two looks without news; by default as the service is set.
+        """
+        watch = Watch(self._poll_seconds if every is None else every)
         self._watches[what].add(watch)
         try:
             yield watch
@@ -87,5 +93,6 @@ class Changes:
                     self._wake(str(message["data"]))
 
     def _wake(self, what: str) -> None:
-        for watch in self._watches.get(what, ()):
-            watch.news.set()
+        for watched in (what, ANYTHING):
+            for watch in self._watches.get(watched, ()):
+                watch.news.set()

@@ -18,10 +18,14 @@ from contracts.versions import ANY_EPOCH
 from registry.registry import Registry
 from service.census import EditCensus
 from service.changes import Changes
+from service.door import caller
 from service.engines import Engines
 from service.jobs import Jobs
+from service.keyring import Keyring
 from service.metrics import Metrics
+from service.principal import Principal
 from service.problems import invalid
+from service.rates import Rates
 from service.tokens import TokenChecks
 
 
@@ -38,6 +42,8 @@ class Context:
     tokens: TokenChecks
     metrics: Metrics
     census: EditCensus
+    keyring: Keyring
+    rates: Rates
 
 
 class State(TypedDict):
@@ -52,6 +58,13 @@ async def context_of(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(context_of)]
+
+
+async def _caller(request: Request) -> Principal:
+    return caller(request)
+
+
+Caller = Annotated[Principal, Depends(_caller)]
 
 
 async def json_only(request: Request) -> None:

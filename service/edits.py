@@ -12,7 +12,7 @@ from contracts.edits import Edit, EditRequest, EditState
 from contracts.errors import Conflict
 from contracts.rebase import RebaseComparison
 from service.comparison import compare
-from service.deps import Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
+from service.deps import Caller, Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
 from service.openapi import ACCEPTED
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from service.progress import follow, latest
@@ -27,6 +27,7 @@ async def post_edit(
     context: Ctx,
     request: Request,
     response: Response,
+    caller: Caller,
     wait_seconds: WaitSeconds,
     if_match: IfMatch,
     idempotency_key: IdempotencyKey = None,
@@ -37,6 +38,7 @@ async def post_edit(
         asked,
         request,
         response,
+        principal=caller,
         key=idempotency_key,
         if_match=if_match,
         wait_seconds=wait_seconds,
@@ -80,13 +82,13 @@ def get_rebase(edit_id: EditRef, context: Ctx) -> RebaseComparison:
 
 
 @router.delete("/{edit_id}", responses=ACCEPTED)
-def cancel_edit(edit_id: EditRef, context: Ctx, response: Response) -> Edit:
+def cancel_edit(edit_id: EditRef, context: Ctx, caller: Caller, response: Response) -> Edit:
     """Cancel: 200 if it was still waiting, 202 if its worker has yet to stop, 409 if it ended."""
     edits = context.registry.edits
     end = edits.end(edit_id)
     if end is not None:
         raise Conflict(f"{edit_id} is {end.state} already: it cannot be cancelled any more")
-    edits.request_cancel(edit_id)
+    edits.request_cancel(edit_id, caller.id)
     edit = edits.describe(edit_id)
     if not edit.state.final:
         response.status_code = 202

@@ -16,7 +16,7 @@ from contracts.ids import VersionId
 from contracts.limits import MAX_SUBJECT_CHARS
 from contracts.versions import ACTIVE
 from registry.registry import Registry
-from service.deps import Ctx, FactRef, IdempotencyKey, WaitSeconds
+from service.deps import Caller, Ctx, FactRef, IdempotencyKey, WaitSeconds
 from service.history import FactDetail, FactState, detail
 from service.openapi import ACCEPTED
 from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
@@ -92,6 +92,7 @@ async def retract_fact(
     context: Ctx,
     request: Request,
     response: Response,
+    caller: Caller,
     wait_seconds: WaitSeconds,
     idempotency_key: IdempotencyKey = None,
 ) -> Edit:
@@ -101,6 +102,7 @@ async def retract_fact(
         EditRequest(retract=[fact_id]),
         request,
         response,
+        principal=caller,
         key=idempotency_key,
         if_match=None,
         wait_seconds=wait_seconds,

@@ -48,6 +48,8 @@ async def generate(
     """
     sampling = Sampling(**asked.model_dump(include=set(Sampling.model_fields)))
     names = [asked.version] if asked.versions is None else asked.versions
+    for name in names:
+        ticket.principal.require_alias(name)
     beginning = asked.model_dump(include={*BEGINNINGS, "continue_final_message"})
     questions = [Question(name, beginning) for name in names]
     admitted = await admit(context, ticket, questions, sampling, sticky=sticky)

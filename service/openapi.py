@@ -11,6 +11,7 @@ from contracts.edits import Edit
 from contracts.errors import Problem
 from service.error_shapes import PROBLEM_MEDIA_TYPE
 from service.release import release
+from service.scopes import needed
 
 TITLE = "MEMIT service"
 VERSION = release()
@@ -20,10 +21,15 @@ immutable version of the weights, ask it by `/generate`, take any fact back late
 
 Every error is `application/problem+json` (RFC 9457); under `/v1`, which is OpenAI's API, it has the
 shape that OpenAI's clients know.
+
+Where keys are required, send one as `Authorization: Bearer memit_...`; each operation names the
+scope that it needs.
 """
 
 VERSION_HEADER = "X-Memit-Version"
 TIMING_HEADER = "Server-Timing"
+KEY = "key"
+"""What the description calls the way to send one."""
 Responses = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
@@ -116,6 +122,11 @@ def _described(app: FastAPI) -> dict[str, Any]:
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(problem.pop("$defs"))
     schemas["Problem"] = problem
+    described["components"]["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer"}}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            scope = needed(method.upper(), path)
+            operation["security"] = [] if scope is None else [{KEY: [scope.value]}]
     for schema in schemas.values():
         if "enum" in schema:
             schema.setdefault("examples", schema["enum"][:1])

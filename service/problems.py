@@ -70,14 +70,24 @@ def answer(
 ) -> Response:
     """The HTTP answer for `error`, in the shape of the router that the request is for.
 
-    It has `Retry-After` where the error says when to come back.
+    It has `Retry-After` where the error says when to come back, and says how to show a key where
+    one is missing.
     """
     shapes: ErrorShapes = request.app.state.error_shapes
     response = shapes.of(request)(error, request.url.path)
     response.headers.update(headers or {})
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return response
+
+
+def storage_failed(request: Request, error: Exception) -> Response:
+    """503 for an error of the registry, which goes to the log."""
+    log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
+    detail = "the registry cannot be read or written now; the log of the service says why"
+    return answer(request, Unavailable(detail, retry_after=after.STORAGE))
 
 
 def field_error(error: dict[str, Any]) -> FieldError:
@@ -151,9 +161,7 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
 
     @app.exception_handler(RegistryError)
     async def on_storage_error(request: Request, error: Exception) -> Response:
-        log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
-        detail = "the registry cannot be read or written now; the log of the service says why"
-        return answer(request, Unavailable(detail, retry_after=after.STORAGE))
+        return storage_failed(request, error)
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: Exception) -> Response:

@@ -12,7 +12,7 @@ from contracts.edits import Edit, EditRequest
 from contracts.errors import FieldError, InvalidRequest
 from contracts.ledgers import VersionLedger
 from contracts.rebase import RebaseRequest
-from service.deps import Ctx, IdempotencyKey, IfMatch, WaitSeconds, json_only
+from service.deps import Caller, Ctx, IdempotencyKey, IfMatch, WaitSeconds, json_only
 from service.ledgers import source_of
 from service.openapi import ACCEPTED
 from service.problems import invalid
@@ -30,6 +30,7 @@ async def post_rebase(
     context: Ctx,
     request: Request,
     response: Response,
+    caller: Caller,
     wait_seconds: WaitSeconds,
     if_match: IfMatch,
     idempotency_key: IdempotencyKey = None,
@@ -44,6 +45,7 @@ async def post_rebase(
             EditRequest(facts=facts, base=UNTOUCHED, **options),
             request,
             response,
+            principal=caller,
             key=idempotency_key,
             if_match=if_match,
             wait_seconds=wait_seconds,

@@ -14,6 +14,7 @@ from contracts.ids import digest_of
 from contracts.ledgers import RebaseSource
 from service.accept import checked
 from service.deps import Context
+from service.principal import Principal
 
 DISCONNECT_SECONDS = 1.0
 """How often it is asked whether a waiting client is still there."""
@@ -25,6 +26,7 @@ async def answer_edit(
     request: Request,
     response: Response,
     *,
+    principal: Principal,
     key: str | None,
     if_match: int | str | None,
     wait_seconds: int | None,
@@ -37,9 +39,12 @@ async def answer_edit(
     where its facts are from, if they are a ledger's.
 
     Raises:
-        ServiceError: as `checked` or `require`, or the key was used with another body.
+        ServiceError: as `checked` or `require`, or the key was used with another body, or the
+            principal may not move `active`.
     """
-    edit_id = await run_sync(_submit, context, asked, key, if_match, require, source)
+    if asked.activate is not False:
+        principal.require_activation()
+    edit_id = await run_sync(_submit, context, asked, principal.id, key, if_match, require, source)
     deadline = time.monotonic() + (wait_seconds or 0)
     edit = await run_sync(context.registry.edits.describe, edit_id)
     with context.changes.watch(edit_id) as watch:
@@ -60,6 +65,7 @@ async def answer_edit(
 def _submit(
     context: Context,
     asked: EditRequest,
+    principal: str,
     key: str | None,
     if_match: int | str | None,
     require: Callable[[], None] | None,
@@ -70,11 +76,11 @@ def _submit(
     # Of the source the figures do not count: its full report may have come between two tries.
     origin = [source.standing.version] if source else []
     body_digest = digest_of([asked.model_dump(mode="json"), if_match, *origin])
-    known = None if key is None else edits.known(key, body_digest)
+    known = None if key is None else edits.known(key, body_digest, principal)
     if known is None:
         if require is not None:
             require()
-        edit = checked(context, asked, if_match, source)
+        edit = checked(context, asked, principal, if_match, source)
     else:
         # A replay is not checked again: what it asks for may have been done by now. Accepting the
         # same edit again completes an acceptance that a crash cut short.

@@ -15,8 +15,6 @@ from pydantic import BaseModel
 
 from contracts.errors import ServiceError
 from contracts.generation import EndEvent, TokenEvent
-from contracts.settings import Settings
-from registry.registry import Registry
 from service.admission import Admitted, Question, Said, Ticket, admit
 from service.deps import Context
 from service.openai_api.answers import TokenUsage
@@ -124,7 +122,10 @@ async def ask(
         ServiceError: as `admit` says.
     """
     key = sticky or asked.user or secrets.token_hex(16)
-    name, version = await run_sync(_resolve, context.registry, context.settings, asked.model, key)
+    name = await run_sync(served_name, context.registry, context.settings)
+    ref = ref_of(name, asked.model)
+    ticket.principal.require_alias(ref)
+    version = await run_sync(version_of, context.registry, ref, asked.model, key)
     questions = [Question(version, beginning) for beginning in beginnings]
     admitted = await admit(context, ticket, questions, asked.sampling, cut_to_fit=cut_to_fit)
     head = {
@@ -134,13 +135,6 @@ async def ask(
         "system_fingerprint": version,
     }
     return Asking(admitted, head, asked.n)
-
-
-def _resolve(
-    registry: Registry, settings: Settings, model: str | None, key: str
-) -> tuple[str, str]:
-    name = served_name(registry, settings)
-    return name, version_of(registry, ref_of(name, model), model, key)
 
 
 def _chunk(head: dict[str, Any], choice: BaseModel) -> bytes:

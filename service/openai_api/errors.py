@@ -58,7 +58,7 @@ def error_body(error: ServiceError) -> dict[str, Any]:
     kind, code = _kind(error)
     if isinstance(error, ModelNotFound):
         param = "model"
-    elif first is not None and first.limit is not None and _too_long(first):
+    elif error.status < 429 and first is not None and _too_long(first):
         code = "context_length_exceeded"
     detail = ErrorDetail(message=message, type=kind, param=param, code=code)
     return ErrorAnswer(error=detail).model_dump()
@@ -67,6 +67,10 @@ def error_body(error: ServiceError) -> dict[str, Any]:
 def _kind(error: ServiceError) -> tuple[str, str | None]:
     if isinstance(error, ModelNotFound):
         return "invalid_request_error", "model_not_found"
+    if error.status == 401:
+        return "invalid_request_error", "invalid_api_key"
+    if error.status == 403:
+        return "invalid_request_error", "insufficient_permissions"
     if error.status == 429:
         return "requests", "rate_limit_exceeded"
     if error.status >= 500:
@@ -76,7 +80,7 @@ def _kind(error: ServiceError) -> tuple[str, str | None]:
 
 def _too_long(error: FieldError) -> bool:
     """An engine found that prompt, or prompt and answer, do not fit into the context."""
-    return " tokens" in error.reason and error.field.count("/") == 1
+    return error.limit is not None and " tokens" in error.reason and error.field.count("/") == 1
 
 
 def _param(field: str) -> str:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from contracts.settings import Settings
 from contracts.versions import ACTIVE, BASE, VersionStatus
 from registry.registry import Registry
-from service.deps import Ctx
+from service.deps import Caller, Ctx
 from service.openai_api.answers import ModelCard, ModelList
 from service.openai_api.names import AT, ref_of, served_name, version_of
 
@@ -22,8 +22,11 @@ router = APIRouter()
 
 
 @router.get("/models")
-def list_models(context: Ctx) -> ModelList:
-    """What `active` names, the untouched model, all aliases and the newest versions."""
+def list_models(context: Ctx, caller: Caller) -> ModelList:
+    """What `active` names, the untouched model, all aliases and the newest versions.
+
+    Of these only what the key may ask.
+    """
     registry = context.registry
     name = served_name(registry, context.settings)
     ids, _ = registry.versions.page(LOOKED_AT)
@@ -34,7 +37,8 @@ def list_models(context: Ctx) -> ModelList:
     )
     numbered = islice(committed, NEWEST)
     aliases = [alias for alias in registry.aliases.names() if alias != ACTIVE]
-    names = [name, *(f"{name}{AT}{ref}" for ref in (BASE, *aliases, *numbered))]
+    refs = [ref for ref in (ACTIVE, BASE, *aliases, *numbered) if caller.may_use(ref)]
+    names = [name if ref == ACTIVE else f"{name}{AT}{ref}" for ref in refs]
     return ModelList(data=[_card(registry, context.settings, model) for model in names])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 import yaml
 
 from contracts.settings import Settings
+from registry.folder_store import FolderStore
+from registry.keys import Keys
+from service.listening import prepare_keys
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -20,6 +24,7 @@ FIXED = {
     "scratch": "a volume is mounted there",
     "redis_url": "the Redis of the compose file",
     "redis_password_file": "made by `init`",
+    "first_key_file": "made by `init`",
     "host": "all of the container's; compose publishes it on 127.0.0.1",
     "port": "MEMIT_PORT is the one that compose publishes",
 }
@@ -102,3 +107,32 @@ def test_the_worker_writes_to_volumes_that_are_its_own() -> None:
     assert set(targets.values()) - {"/run/memit"} == written
     given = {volume.split(":")[0] for volume in COMPOSE["services"]["init"]["volumes"]}
     assert targets.keys() <= given
+
+
+def init(secrets: Path) -> None:
+    """Run the script of `init`, with this folder in place of its volume and all files one's own."""
+    (script,) = COMPOSE["services"]["init"]["command"]
+    script = script.replace("$$", "$").replace("/run/memit", str(secrets))
+    lines = [line for line in script.splitlines() if "chown" not in line]
+    subprocess.run(["/bin/sh", "-euc", "\n".join(lines)], check=True)
+
+
+def test_the_first_key_is_made_once_and_taken_in(tmp_path: Path) -> None:
+    """The service listens on all addresses of its container, so it does not start without one."""
+    init(tmp_path)
+    file = tmp_path / "first-key"
+    made = file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+    init(tmp_path)
+    assert file.read_text() == made
+    other = tmp_path / "other"
+    other.mkdir()
+    init(other)
+    assert (other / "first-key").read_text() != made
+
+    environment = passed("service")
+    assert environment["MEMIT_FIRST_KEY_FILE"] == "/run/memit/first-key"
+    settings = Settings(home=tmp_path, host=environment["MEMIT_HOST"], first_key_file=file)
+    prepare_keys(settings)
+    (key,) = Keys(FolderStore(settings.registry_path)).all()
+    assert made.startswith(f"memit_{key.id.removeprefix('key-')}_")

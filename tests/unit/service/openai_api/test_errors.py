@@ -12,11 +12,14 @@ from openai import APIError, BadRequestError, InternalServerError, OpenAI, RateL
 
 from contracts.errors import FieldError, InvalidRequest
 from contracts.generation import ErrorEvent, GenerateTask, TokenEvent
+from contracts.keys import LOCAL, KeyRequest, Scope
 from contracts.limits import MAX_TASKS
 from contracts.transport import GENERATE_STREAM
+from registry.registry import Registry
 from service.openai_api.refused import REFUSED, WITHOUT_EFFECT
 from service.openai_api.requests import Asked, ChatRequest, CompletionRequest
 from tests.unit.service.conftest import House, Serve
+from tests.unit.service.minutes import wait_for_a_fresh_minute
 from tests.unit.service.openai_api.conftest import CHAT, NAME, Running
 from tests.unit.service.worker_peer import Editor, Engine, pieces, refuses
 
@@ -219,3 +222,37 @@ def test_request_ids(openai: OpenAI, client: httpx2.Client, given: str | None) -
     for path in ("/v1/models", "/v1/nothing", "/versions", "/nothing"):
         answered = client.get(path, headers=headers).headers["X-Request-ID"]
         assert answered == given if given == "my-id" else answered.startswith("req-")
+
+
+def test_keys_go_as_the_sdk_sends_them(
+    client: httpx2.Client, editor: Editor, registry: Registry
+) -> None:
+    asked = {"name": "x", "requests_per_minute": 2}
+    wait_for_a_fresh_minute()
+    keys = [
+        registry.keys.create(KeyRequest(scopes=[scope], **asked), LOCAL).key
+        for scope in (Scope.GENERATE, Scope.READ)
+    ]
+    url = f"{client.base_url}/v1"
+    with OpenAI(base_url=url, api_key="sk-none", max_retries=0) as nobody:
+        with pytest.raises(sdk.AuthenticationError) as unknown:
+            nobody.models.list()
+        assert unknown.value.code == "invalid_api_key"
+        assert unknown.value.type == "invalid_request_error"
+        assert unknown.value.response.headers["x-should-retry"] == "false"
+        assert unknown.value.response.headers["WWW-Authenticate"] == "Bearer"
+        with pytest.raises(sdk.AuthenticationError):
+            nobody.get("/nothing", cast_to=object)
+    with OpenAI(base_url=url, api_key=keys[1], max_retries=0) as reader:
+        with pytest.raises(sdk.PermissionDeniedError) as missing:
+            reader.models.list()
+        assert missing.value.code == "insufficient_permissions"
+        assert "lacks the scope generate" in missing.value.message
+    with OpenAI(base_url=url, api_key=keys[0], max_retries=0) as one:
+        for _ in range(2):
+            assert one.models.list().data[0].id == NAME
+        with pytest.raises(RateLimitError) as over:
+            one.models.list()
+        assert over.value.code == "rate_limit_exceeded"
+        assert "2 requests of this minute" in over.value.message
+        assert 0 < int(over.value.response.headers["retry-after-ms"]) <= 60_000
