@@ -77,6 +77,19 @@ def read(process: str) -> set[str]:
     return {field for name in found for field in through.get(name, {name})}
 
 
+def test_no_line_is_there_twice() -> None:
+    """Docker refuses a file in which a key is given twice; this project's reader takes the last."""
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), f"twice in line {node.start_mark.line + 1}: {keys}"
+            return super().construct_mapping(node, deep)
+
+    for file in ROOT.glob("docker-compose*.yml"):
+        yaml.load(file.read_text(), Strict)  # noqa: S506 - a safe loader
+
+
 def test_every_setting_is_found_where_it_is_read() -> None:
     """One that nobody reads is dead, or read in a way that the tests below do not see."""
     assert read("service") | read("worker") == set(Settings.model_fields)
