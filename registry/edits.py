@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
 
 from contracts.edits import AcceptedEdit, Edit, EditEnd, EditState, EditStep, StepKind
-from contracts.errors import Conflict, NotFound
+from contracts.errors import Conflict, NotFound, Problem
 from contracts.ids import EDIT_ID, VersionId
 from registry.acceptance import Acceptance
-from registry.describe import describe, running
+from registry.describe import describe, end_of, running
+from registry.errors import RecordDamaged
 from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -19,6 +21,8 @@ from registry.versions import Versions
 
 _REQUESTS_CACHED = 128
 _LOGS_CACHED = 4096
+
+logger = logging.getLogger(__name__)
 
 
 class Edits:
@@ -92,11 +96,39 @@ class Edits:
         """
         return self._accepted.page(limit, before)
 
+    def damaged(self, limit: int | None = None, before: int | None = None) -> list[RecordDamaged]:
+        """What is wrong with the entries that `page` leaves out; by default of all."""
+        return self._accepted.damaged(limit, before)
+
+    def unplaced(self) -> list[str]:
+        """Ids of the edits that are kept, have not ended and have no place in the order, sorted.
+
+        Their entry is lost, or their acceptance was cut short before anybody was told of it.
+        """
+        placed = set(self._accepted.since(-1)[0])
+        kept = (name for name in self._store.names("edits") if EDIT_ID.fullmatch(name))
+        return [
+            edit_id
+            for edit_id in kept
+            if edit_id not in placed
+            and self.exists(edit_id)
+            and not self._store.exists(_end_key(edit_id))
+        ]
+
+    def place_lost(self) -> list[str]:
+        """Where entries of the order are lost, place anew what is not placed; the ids of that.
+
+        It completes an acceptance, so it may be done at any time and by several at once.
+        """
+        lost = self.unplaced() if self.damaged() else []
+        for edit_id in lost:
+            self._accepted.place(edit_id)
+        return lost
+
     def unfinished(self) -> list[str]:
         """Ids of the edits that have not ended, in the order of acceptance."""
         with self._lock:
-            new = self._accepted.since(self._seen)
-            self._seen += len(new)
+            new, self._seen = self._accepted.since(self._seen)
             self._unfinished.update(dict.fromkeys(new))
             ended = [edit for edit in self._unfinished if self._store.exists(_end_key(edit))]
             for edit_id in ended:
@@ -112,25 +144,33 @@ class Edits:
 
         Raises:
             NotFound: there is no edit of this id.
-            RecordDamaged: one of its records, or its version's manifest, is unreadable.
+            RecordDamaged: its request or its end is unreadable.
         """
         edit, end = self.get(edit_id), self.end(edit_id)
         version = None if end is None else end.version
-        manifest = None if version is None else self._versions.get(version)
+        try:
+            manifest = None if version is None else self._versions.get(version)
+        except (RecordDamaged, NotFound) as error:
+            logger.error("%s is shown without its report: %s", edit_id, error)
+            manifest = None
         return describe(edit, self.steps(edit_id), end, manifest)
 
     # the log of one edit
 
     def steps(self, edit_id: str) -> list[EditStep]:
-        """The edit's steps so far, in order.
+        """The edit's steps so far, in order, without those that cannot be read.
 
         Raises:
             NotFound: not an edit id.
         """
         return self._log(edit_id).all()
 
+    def damaged_steps(self, edit_id: str) -> list[RecordDamaged]:
+        """What is wrong with the steps that `steps` leaves out."""
+        return self._log(edit_id).damaged()
+
     def append(self, edit_id: str, step: EditStep, position: int) -> bool:
-        """Append a step if the log still has the `position` steps that the caller saw."""
+        """Append a step if it still has the number `position`: the caller saw all before it."""
         return self._log(edit_id).append(position, step)
 
     def start(
@@ -197,13 +237,25 @@ class Edits:
 
         Raises:
             NotFound: not an edit id.
+            RecordDamaged: it is unreadable, and so is the version that it made.
         """
         end = self._ends.get(edit_id)
         if end is None:
-            end = read_record(self._store, EditEnd, _end_key(edit_id))
+            try:
+                end = self.recorded_end(edit_id)
+            except RecordDamaged as error:
+                end = self._rebuilt_end(edit_id, error)
             if end is not None:
                 self._ends[edit_id] = end
         return end
+
+    def recorded_end(self, edit_id: str) -> EditEnd | None:
+        """As `end`, but only what was written.
+
+        Raises:
+            RecordDamaged: it is unreadable.
+        """
+        return read_record(self._store, EditEnd, _end_key(edit_id))
 
     def finish(self, edit_id: str, end: EditEnd) -> EditEnd:
         """End the edit; the first end stands and is returned.
@@ -227,6 +279,21 @@ class Edits:
             self._ends[edit_id] = end
         return self.end(edit_id) or end
 
+    def _rebuilt_end(self, edit_id: str, lost: RecordDamaged) -> EditEnd:
+        """The end whose record is lost, from the version that the edit made, or from its steps."""
+        logger.error("%s; how it ended is read off what it made", lost)
+        version = self._versions.of_edit(edit_id)
+        if version is not None:
+            manifest = self._versions.get(version)
+            moved = self._versions.made_active(version, edit_id)
+            return end_of(version, manifest, manifest.created_at, moved)
+        steps = self.steps(edit_id)
+        at = steps[-1].at if steps else 0.0
+        if _cancelled(steps):
+            return EditEnd(state=EditState.CANCELLED, at=at)
+        problem = Problem(type="/problems/damaged", title="Damaged", status=500, detail=str(lost))
+        return EditEnd(state=EditState.FAILED, at=at, problem=problem)
+
     def _finish_cancelled(self, edit_id: str) -> None:
         self.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
 
@@ -235,10 +302,10 @@ class Edits:
     ) -> bool:
         """Append `step` after whatever is there; False if the edit ended or `unless` holds."""
         while self.end(edit_id) is None:
-            steps = self.steps(edit_id)
-            if unless(steps):
+            seen, tip = self._log(edit_id).numbered()
+            if unless([one for _, one in seen]):
                 return False
-            if self.append(edit_id, step, len(steps)):
+            if self.append(edit_id, step, tip + 1):
                 return True
         return False
 
@@ -247,6 +314,8 @@ class Edits:
 
     def _load(self, edit_id: str) -> AcceptedEdit:
         edit = read_record(self._store, AcceptedEdit, f"edits/{edit_id}/request.json")
+        if edit is None and self._store.names(f"edits/{edit_id}"):
+            raise RecordDamaged(f"edits/{edit_id}/request.json", "it is gone")
         if edit is None:
             raise NotFound(f"no edit {edit_id}")
         return edit

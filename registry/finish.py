@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-from contracts.edits import EditEnd, EditState
-from contracts.errors import Problem
-from contracts.versions import VersionManifest, VersionStatus
+from contracts.edits import EditEnd
 from registry.activation import activate
+from registry.describe import end_of
 from registry.registry import Registry
 
 
@@ -35,25 +34,6 @@ def finish_edit(
     if version is None:
         return None
     manifest = registry.versions.get(version)
-    rejected = manifest.status is VersionStatus.REJECTED
     activation = activate(registry, edit_id, version, manifest, hold_back)
-    end = EditEnd(
-        state=EditState.REJECTED if rejected else EditState.COMMITTED,
-        at=time.time(),
-        version=version,
-        activated=activation.done,
-        not_activated=activation.refused,
-        problem=_rejection(manifest) if rejected else None,
-        missed=[] if manifest.report is None else manifest.report.missed,
-        dropped=manifest.dropped,
-    )
+    end = end_of(version, manifest, time.time(), activation.done, activation.refused)
     return registry.edits.finish(edit_id, end)
-
-
-def _rejection(manifest: VersionManifest) -> Problem:
-    return Problem(
-        type="/problems/rejected-by-gate",
-        title="Rejected by the quality gate",
-        status=422,
-        detail=manifest.rejection or "the version did not reach what the gate asks",
-    )
