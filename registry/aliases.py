@@ -139,6 +139,10 @@ class Aliases:
             )
         return record
 
+    def append_lost(self, record: AliasRecord) -> bool:
+        """Put an epoch that is known to have been there; False if it is not the next one."""
+        return self._log(record.name).append(record.epoch, record)
+
     def _sound(self, name: str) -> AliasRecord | None:
         try:
             return self.get(name)

@@ -24,11 +24,11 @@ def moved_by_edit(edits: Edits, versions: Versions, name: str, epoch: int) -> Al
             end = edits.recorded_end(edit_id) if edit_id else None
         except RecordDamaged:
             continue
-        if not edit_id or end is None or not end.activated or end.version != version:
+        if not version or not edit_id or end is None:
+            continue
+        if not end.activated or end.version != version:
             continue
         begun = [step for step in edits.steps(edit_id) if step.kind is StepKind.COMMITTING]
         if begun and begun[-1].active_epoch == epoch - 1:
-            return AliasRecord(
-                name=name, epoch=epoch, version=end.version, at=end.at, edit_id=edit_id
-            )
+            return AliasRecord(name=name, epoch=epoch, version=version, at=end.at, edit_id=edit_id)
     return None

@@ -110,6 +110,19 @@ class Versions:
             raise NotFound(f"no version {version}")
         return self._read(version)
 
+    def manifest(self, version: VersionId) -> VersionManifest:
+        """As `get`, of an orphan too.
+
+        Raises:
+            ManifestDamaged: as `get`, or there is none.
+        """
+        return self._read(version)
+
+    def append_lost(self, version: VersionId) -> bool:
+        """Put the entry of a version that is known to have been committed; False if it is taken."""
+        entry = VersionEntry(version=version, edit_id=self.manifest(version).edit_id)
+        return self._log.append(version_seq(version), entry)
+
     def describe(self, version: str) -> Version:
         """A version as clients see it: manifest, id, the aliases that name it, full report.
 
@@ -165,6 +178,23 @@ class Versions:
                 if entry.edit_id is not None:
                     self._by_edit.setdefault(entry.edit_id, entry.version)
             return self._by_edit.get(edit_id)
+
+    def oldest(self) -> tuple[VersionId, VersionManifest]:
+        """The first version whose manifest can be read: v0, the untouched model, unless it is lost.
+
+        Raises:
+            NotFound: there is no version.
+            RecordDamaged: no version can be read; says what is wrong with the first.
+        """
+        first: RecordDamaged | None = None
+        for number in range(self.tip() + 1):
+            try:
+                version = self.by_seq(number)
+                if version is not None:
+                    return version, self._read(version)
+            except RecordDamaged as error:
+                first = first or error
+        raise first or NotFound("there is no version")
 
     def made_active(self, version: str, edit_id: str) -> bool:
         """Whether this edit moved `active` to the version."""

@@ -26,6 +26,7 @@ from contracts.errors import (
     Unavailable,
 )
 from registry.errors import RegistryError
+from registry.kinds import explained, file_of
 from service.error_shapes import ErrorShape, ErrorShapes
 from service.request_id import HEADER as REQUEST_ID
 
@@ -153,6 +154,8 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
     async def on_storage_error(request: Request, error: Exception) -> Response:
         log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
         detail = "the registry cannot be read or written now; the log of the service says why"
+        if isinstance(error, RegistryError) and file_of(error) is not None:
+            detail = explained(error)
         return answer(request, Unavailable(detail, retry_after=after.STORAGE))
 
     @app.exception_handler(ClientDisconnect)

@@ -17,8 +17,15 @@ from contracts.versions import ACTIVE, VersionManifest, VersionStatus
 from memit_core.errors import Cancelled, InvalidFact, MemitError, UnknownOption
 from memit_core.precision import out_of_memory
 from registry.activation import activation_epoch
-from registry.errors import RecordDamaged, RegistryError, StorageError
+from registry.errors import (
+    BlobDamaged,
+    BlobMissing,
+    RecordDamaged,
+    RegistryError,
+    StorageError,
+)
 from registry.finish import finish_edit
+from registry.kinds import explained
 from registry.registry import Registry
 from worker.ahead import WorkAhead
 from worker.changes import Changes
@@ -106,7 +113,9 @@ class EditRunner:
         try:
             edit = edits.get(edit_id)
         except RecordDamaged as error:
-            return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
+            log.error("%s cannot be run: %s", edit_id, explained(error))
+            problem = _problem(500, "Edit failed", explained(error))
+            return self._end(edit_id, EditState.FAILED, problem)
         if self._crashes(edit_id) >= MAX_CRASHES:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
@@ -132,6 +141,10 @@ class EditRunner:
             self._end(edit_id, EditState.FAILED, _problem(422, "Unknown option", str(error)))
         except MemitError as error:
             self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
+        except (BlobDamaged, BlobMissing, RecordDamaged) as error:
+            log.exception("%s failed", edit_id)
+            problem = _problem(500, "Edit failed", explained(error))
+            self._end(edit_id, EditState.FAILED, problem)
         except Exception as error:
             log.exception("%s failed", edit_id)
             detail = f"{type(error).__name__}: {error}"[:1_000]

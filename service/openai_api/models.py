@@ -10,6 +10,7 @@ from registry.registry import Registry
 from service.deps import Ctx
 from service.openai_api.answers import ModelCard, ModelList
 from service.openai_api.names import AT, ref_of, served_name, version_of
+from service.pages import readable
 
 NEWEST = 20
 """Versions that the list shows by number; any other answers all the same."""
@@ -23,14 +24,16 @@ def list_models(context: Ctx) -> ModelList:
     registry = context.registry
     name = served_name(registry, context.settings)
     ids, _ = registry.versions.page(NEWEST)
+    sound, _ = readable(ids, lambda version: (version, registry.versions.get(version)))
     numbered = [
         version.partition("-")[0]
-        for version in ids
-        if registry.versions.get(version).status is VersionStatus.COMMITTED
+        for version, manifest in sound
+        if manifest.status is VersionStatus.COMMITTED
     ]
     aliases = [alias for alias in registry.aliases.names() if alias != ACTIVE]
     names = [name, *(f"{name}{AT}{ref}" for ref in (BASE, *aliases, *numbered))]
-    return ModelList(data=[_card(registry, context.settings, model) for model in names])
+    cards, _ = readable(names, lambda model: _card(registry, context.settings, model))
+    return ModelList(data=cards)
 
 
 @router.get("/models/{model:path}")
