@@ -14,6 +14,7 @@ from cli.calibrate import calibrate
 from cli.chat import chat
 from cli.convert import convert
 from cli.diff import diff
+from cli.doctor import doctor
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
@@ -63,6 +64,7 @@ for command in (
     calibrate,
     convert,
     export,
+    doctor,
 ):
     app.command()(command)
 app.command("import")(import_version)

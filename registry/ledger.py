@@ -109,13 +109,13 @@ class Ledger:
         facts = [] if before is None else list(self._of(before).values())
         for one in reversed(chain):
             manifest = self._versions.get(one)
-            for facts in replayed(manifest, facts, self._edits):
-                if hashlib.sha256(_encoded(facts)).hexdigest() == manifest.live:
-                    _logger.warning("the ledger of %s is made again from its edits: %s", one, lost)
-                    self.put_live(facts)
-                    break
-            else:
+            tries = replayed(manifest, facts, self._edits)
+            found = next((one for one in tries if _digest(one) == manifest.live), None)
+            if found is None:
                 raise lost
+            _logger.warning("the ledger of %s is made again from its edits: %s", one, lost)
+            self.put_live(found)
+            facts = found
 
     def _index(self, number: int) -> None:
         try:
@@ -137,6 +137,10 @@ class Ledger:
         except ValidationError as error:
             raise RecordDamaged(f"blob {digest}", "not a list of live facts") from error
         return {fact.id: fact for fact in facts}
+
+
+def _digest(facts: Sequence[LiveFact]) -> str:
+    return hashlib.sha256(_encoded(facts)).hexdigest()
 
 
 def _encoded(facts: Sequence[LiveFact]) -> bytes:

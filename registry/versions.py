@@ -220,6 +220,21 @@ class Versions:
             _decoded(version, data)
             self._blobs.put(data)
 
+    def restore_manifest(self, version: VersionId) -> bool:
+        """Put a manifest again that is damaged or gone, if its copy is whole; False if not.
+
+        The damaged file is set aside. Readers take the copy meanwhile.
+        """
+        copy = self._copy(version)
+        if copy is None:
+            return False
+        try:
+            _decoded(version, self._store.get(_key(version)))
+        except ManifestDamaged:
+            self._store.set_aside(_key(version))
+            return self._store.put_if_absent(_key(version), copy[1])
+        return False
+
     def _load(self, version: str) -> VersionManifest:
         try:
             return _decoded(version, self._store.get(_key(version)))

@@ -13,7 +13,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 
 from contracts.damage import Damaged
-from contracts.errors import FieldError
+from contracts.errors import FieldError, NotFound
 from contracts.limits import MAX_PAGE
 from registry.errors import RegistryError, StorageError
 from registry.kinds import explained, file_of
@@ -64,13 +64,15 @@ def readable(
             items.append(read(one))
         except StorageError:
             raise
-        except RegistryError as error:
+        except (NotFound, RegistryError) as error:
             log.error("%s is listed as damaged: %s", one, error)
             damaged.append(_damaged(one, error))
     return items, damaged
 
 
-def _damaged(one: str | None, error: RegistryError) -> Damaged:
+def _damaged(one: str | None, error: RegistryError | NotFound) -> Damaged:
+    if isinstance(error, NotFound):  # a file that is left names one that is gone
+        return Damaged(id=one, file=None, reason=error.detail)
     return Damaged(id=one, file=file_of(error), reason=explained(error))
 
 
