@@ -11,9 +11,10 @@ from functools import lru_cache
 from contracts.edits import AcceptedEdit, Edit, EditEnd, EditState, EditStep, StepKind
 from contracts.errors import Conflict, NotFound, Problem
 from contracts.ids import EDIT_ID, VersionId
+from contracts.versions import VersionManifest
 from registry.acceptance import Acceptance
 from registry.describe import describe, end_of, running
-from registry.errors import RecordDamaged
+from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
 from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -28,8 +29,9 @@ logger = logging.getLogger(__name__)
 class Edits:
     """Each edit is a folder: its request, its numbered steps, and at last its one end.
 
-    The order of the steps decides between a cancel and a commit: after COMMITTING a cancel is
-    refused, and after CANCEL_REQUESTED no attempt starts or commits.
+    The order of the steps decides how an edit ends: by the first of COMMITTING, CANCEL_REQUESTED
+    and FAILING. After one of them the others are refused, and whoever comes next carries it out. So
+    what one attempt does after its COMMITTING, no other one contradicts, though both are alive.
     """
 
     def __init__(self, store: Store, versions: Versions) -> None:
@@ -176,9 +178,9 @@ class Edits:
     def start(
         self, edit_id: str, worker: str, parent: VersionId | None, active_epoch: int | None
     ) -> bool:
-        """Log RUNNING; False if the edit has ended or its cancel was requested.
+        """Log RUNNING; False if the edit has ended, or a cancel or a failure is decided.
 
-        A cancel that nobody carried out yet, because its worker died, is carried out here.
+        One that nobody carried out yet, because its worker died, is carried out here.
         """
         step = EditStep(
             kind=StepKind.RUNNING,
@@ -187,18 +189,40 @@ class Edits:
             parent=parent,
             active_epoch=active_epoch,
         )
-        if self._log_step(edit_id, step, unless=_cancelled):
+        if self._log_step(edit_id, step, unless=_given_up):
             return True
-        if self.end(edit_id) is None:
-            self._finish_cancelled(edit_id)
+        self._carry_out(edit_id)
         return False
 
-    def begin_commit(self, edit_id: str, worker: str, active_epoch: int | None) -> bool:
-        """Log COMMITTING; False if the edit has ended or its cancel was requested."""
+    def begin_commit(
+        self,
+        edit_id: str,
+        worker: str,
+        active_epoch: int | None,
+        manifest: VersionManifest | None = None,
+    ) -> bool:
+        """Log COMMITTING; False if the edit has ended, or a cancel or a failure is decided.
+
+        Args:
+            manifest: what is committed from then on, by whoever comes to it; its blobs are put.
+        """
         step = EditStep(
-            kind=StepKind.COMMITTING, at=time.time(), worker=worker, active_epoch=active_epoch
+            kind=StepKind.COMMITTING,
+            at=time.time(),
+            worker=worker,
+            active_epoch=active_epoch,
+            manifest=None if manifest is None else self._versions.keep(manifest),
         )
-        return self._log_step(edit_id, step, unless=_cancelled)
+        return self._log_step(edit_id, step, unless=_given_up)
+
+    def decided(self, edit_id: str) -> VersionManifest | None:
+        """What an attempt has begun to commit, for others to complete; None if none has."""
+        digest = _decided(self.steps(edit_id))
+        try:
+            return None if digest is None else self._versions.kept(digest)
+        except (BlobDamaged, BlobMissing, RecordDamaged) as error:
+            logger.error("what %s was to commit is lost, and is made again: %s", edit_id, error)
+            return None
 
     def requeue(self, edit_id: str, worker: str) -> None:
         """Log REQUEUED: the attempt was given up and the edit waits again."""
@@ -216,17 +240,16 @@ class Edits:
         """
         self.get(edit_id)
         step = EditStep(kind=StepKind.CANCEL_REQUESTED, at=time.time())
-        self._log_step(edit_id, step, unless=lambda steps: _cancelled(steps) or _committing(steps))
+        self._log_step(edit_id, step, unless=lambda steps: _given_up(steps) or _committing(steps))
+        if not running(self.steps(edit_id)) or _failing(self.steps(edit_id)) is not None:
+            self._carry_out(edit_id)
         end = self.end(edit_id)
         if end is not None:
             if end.state is not EditState.CANCELLED:
                 raise Conflict(f"edit {edit_id} is {end.state}: it cannot be cancelled any more")
             return
-        steps = self.steps(edit_id)
-        if _committing(steps):
+        if _committing(self.steps(edit_id)):
             raise Conflict(f"edit {edit_id} is committing: it cannot be cancelled any more")
-        if not running(steps):
-            self._finish_cancelled(edit_id)
 
     def cancel_requested(self, edit_id: str) -> bool:
         """Whether a cancel is in the log; one look at the disk when nothing is new."""
@@ -261,8 +284,8 @@ class Edits:
         """End the edit; the first end stands and is returned.
 
         Raises:
-            Conflict: the edit made another version than `end` says, or one where `end` says none:
-                only `finish_edit` can end it.
+            Conflict: the edit made another version than `end` says, or one where `end` says none,
+                or an attempt is committing it: only `finish_edit` can end it.
             ValueError: `end` is not a final state.
             StorageError: the storage is full or broken.
         """
@@ -275,6 +298,8 @@ class Edits:
         made = end.state in (EditState.COMMITTED, EditState.REJECTED)
         if version != end.version or made is (version is None):
             raise Conflict(f"edit {edit_id} made version {version}: it cannot end as {end.state}")
+        if not made:
+            end = self._given_up_as(edit_id, end)
         if self._store.put_if_absent(_end_key(edit_id), encode_record(end)):
             self._ends[edit_id] = end
         return self.end(edit_id) or end
@@ -289,13 +314,39 @@ class Edits:
             return end_of(version, manifest, manifest.created_at, moved)
         steps = self.steps(edit_id)
         at = steps[-1].at if steps else 0.0
+        failing = _failing(steps)
+        if failing is not None:
+            return EditEnd(state=EditState.FAILED, at=failing.at, problem=failing.problem)
         if _cancelled(steps):
             return EditEnd(state=EditState.CANCELLED, at=at)
         problem = Problem(type="/problems/damaged", title="Damaged", status=500, detail=str(lost))
         return EditEnd(state=EditState.FAILED, at=at, problem=problem)
 
-    def _finish_cancelled(self, edit_id: str) -> None:
-        self.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
+    def _given_up_as(self, edit_id: str, end: EditEnd) -> EditEnd:
+        """The end without a version that the steps decide, which is `end` if none was decided yet.
+
+        Raises:
+            Conflict: an attempt is committing.
+        """
+        step = EditStep(kind=StepKind.FAILING, at=end.at, problem=end.problem)
+
+        def decided(steps: list[EditStep]) -> bool:
+            return _given_up(steps) or _decided(steps) is not None
+
+        if end.state is EditState.FAILED:
+            self._log_step(edit_id, step, unless=decided)
+        steps = self.steps(edit_id)
+        if not _given_up(steps) and _decided(steps) is not None:
+            raise Conflict(f"edit {edit_id} is committing: it cannot end as {end.state}")
+        failing = _failing(steps)
+        if failing is not None:
+            return EditEnd(state=EditState.FAILED, at=failing.at, problem=failing.problem)
+        return EditEnd(state=EditState.CANCELLED, at=end.at) if _cancelled(steps) else end
+
+    def _carry_out(self, edit_id: str) -> None:
+        """End an edit whose cancel or failure is decided; nothing else."""
+        if self.end(edit_id) is None and _given_up(self.steps(edit_id)):
+            self.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
 
     def _log_step(
         self, edit_id: str, step: EditStep, unless: Callable[[list[EditStep]], bool]
@@ -323,6 +374,26 @@ class Edits:
 
 def _cancelled(steps: list[EditStep]) -> bool:
     return any(step.kind is StepKind.CANCEL_REQUESTED for step in steps)
+
+
+def _failing(steps: list[EditStep]) -> EditStep | None:
+    """The step from which on the edit fails, unless it was cancelled before."""
+    for step in steps:
+        if step.kind is StepKind.CANCEL_REQUESTED:
+            return None
+        if step.kind is StepKind.FAILING:
+            return step
+    return None
+
+
+def _given_up(steps: list[EditStep]) -> bool:
+    return _cancelled(steps) or _failing(steps) is not None
+
+
+def _decided(steps: list[EditStep]) -> str | None:
+    """The blob of the manifest that the first attempt to say so commits."""
+    found = (step.manifest for step in steps if step.kind is StepKind.COMMITTING)
+    return next((manifest for manifest in found if manifest is not None), None)
 
 
 def _committing(steps: list[EditStep]) -> bool:

@@ -99,6 +99,30 @@ class Versions:
         entry = VersionEntry(version=version, edit_id=manifest.edit_id)
         return version if self._log.append(manifest.seq, entry) else None
 
+    def keep(self, manifest: VersionManifest) -> str:
+        """Keep a manifest that shall be committed; its digest."""
+        return self._blobs.put(encode_plain(manifest))
+
+    def kept(self, digest: str) -> VersionManifest:
+        """What `keep` has kept.
+
+        Raises:
+            BlobMissing, BlobDamaged: it is lost.
+        """
+        return decode_record(VersionManifest, f"blob {digest}", self._blobs.get(digest))
+
+    def commit_as_next(self, manifest: VersionManifest) -> VersionId:
+        """Commit under whatever number is free; the id of the version that stands for its edit.
+
+        Of the facts of another number than the manifest says, `since` names the first one tried.
+
+        Raises:
+            As `commit`.
+        """
+        while (version := self.commit(manifest)) is None:
+            manifest = manifest.model_copy(update={"seq": self.tip() + 1})
+        return version
+
     def get(self, version: str) -> VersionManifest:
         """The manifest of a committed version, by its full id.
 

@@ -124,7 +124,7 @@ class EditRunner:
         )
         try:
             manifest, epoch = self._make(edit, progress)
-            if not edits.begin_commit(edit_id, self._worker, epoch):
+            if not edits.begin_commit(edit_id, self._worker, epoch, manifest):
                 raise Cancelled("cancelled by request")
             self._commit(edit_id, manifest, epoch)
         except Interrupted:
@@ -169,9 +169,7 @@ class EditRunner:
 
     def _commit(self, edit_id: str, manifest: VersionManifest, epoch: int | None) -> None:
         """Put the version in the log, move `active`, end the edit."""
-        while (version := self._registry.versions.commit(manifest)) is None:
-            # Another editor took the number; the facts' `since` only names the first number tried.
-            manifest = manifest.model_copy(update={"seq": self._registry.versions.tip() + 1})
+        version = self._registry.versions.commit_as_next(manifest)
         hold_back = None
         if epoch is not None and manifest.status is VersionStatus.COMMITTED:
             hold_back = self._warm_up(version)
@@ -188,8 +186,8 @@ class EditRunner:
         try:
             end = self._registry.edits.finish(edit_id, end)
         except Conflict:
-            # Its version is in the log after all: an attempt that was thought dead committed it.
-            finish_edit(self._registry, edit_id)
+            # An attempt that was thought dead commits it.
+            end = finish_edit(self._registry, edit_id) or end
         log.info("%s ended: %s%s", edit_id, end.state, f" ({problem.detail})" if problem else "")
         self._announce(edit_id)
 

@@ -25,7 +25,9 @@ def main() -> int:
         except Exception:
             failed.append(seed)
             traceback.print_exc()
-            sys.stderr.write(f"seed {seed}: python -m tests.simulation --first {seed} --histories 1\n")
+            sys.stderr.write(
+                f"seed {seed}: python -m tests.simulation --first {seed} --histories 1\n"
+            )
     seconds = time.perf_counter() - begun
     sys.stdout.write(
         f"{asked.histories} histories, {len(failed)} failed {failed[:10]}, "

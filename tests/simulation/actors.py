@@ -136,13 +136,11 @@ class Actors:
             return
         made = self._solved(registry, edit, active.version)
         yield
-        if not edits.begin_commit(edit_id, "worker", epoch):
+        if not edits.begin_commit(edit_id, "worker", epoch, made):
             self._end(registry, edit_id, EditState.CANCELLED)
             return
         yield
-        while registry.versions.commit(made) is None:
-            made = made.model_copy(update={"seq": registry.versions.tip() + 1})
-            yield
+        registry.versions.commit_as_next(made)
         yield
         finish_edit(registry, edit_id)
 
@@ -160,9 +158,7 @@ class Actors:
         [fact] = edit.request.facts
         seq = registry.versions.tip() + 1
         live = [one for one in registry.ledger.live(parent) if one.fact.key != fact.key]
-        live.append(
-            LiveFact(id=fact.id, fact=fact, edit_id=edit.id, since=seq, learned=True)
-        )
+        live.append(LiveFact(id=fact.id, fact=fact, edit_id=edit.id, since=seq, learned=True))
         artefacts = registry.artefacts(BASE)
         name = "solutions/" + "-".join(sorted(one.id for one in live))[:100]
         solved = artefacts.put_once(name, f"{self._draw.random()}".encode())
