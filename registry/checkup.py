@@ -14,7 +14,7 @@ from contracts.reports import FullReport
 from contracts.versions import AliasRecord, VersionManifest
 from registry.acceptance import EditEntry, Idempotency
 from registry.artefacts import Pointer
-from registry.errors import RecordDamaged
+from registry.errors import RecordDamaged, StorageError
 from registry.kinds import kind_of
 from registry.records import decode_record
 from registry.references import missing, unnamed
@@ -94,7 +94,11 @@ def keys_under(store: Store, prefix: str) -> Iterator[str]:
         if "." in name or re.fullmatch(r"blobs/[^/]+/[^/]+/[^/]+", key):
             yield key
         else:
-            yield from keys_under(store, key)
+            try:
+                below = list(keys_under(store, key))
+            except StorageError:
+                below = [key]  # no folder; or whoever reads it is told why it cannot be read
+            yield from below
 
 
 def _read(store: Store, key: str) -> BaseModel | None:

@@ -80,7 +80,7 @@ class FolderStore:
         with _as_storage_error(prefix):
             try:
                 found = [path.name for path in folder.iterdir()]
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return []
         return sorted(name for name in found if PART.fullmatch(name))
 

@@ -22,7 +22,7 @@ def main() -> int:
     for seed in range(asked.first, asked.first + asked.histories):
         try:
             History(seed).run()
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, it is a finding
             failed.append(seed)
             traceback.print_exc()
             sys.stderr.write(

@@ -1,4 +1,4 @@
-"""Who works with a registry: each is a script of small steps, begun again whenever it breaks off."""
+"""Who works with a registry: each is a script of small steps, begun again when it breaks off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from contracts.edits import AcceptedEdit, EditEnd, EditRequest, EditState
-from contracts.errors import Conflict, NotFound, PreconditionFailed, Problem
+from contracts.errors import Conflict, PreconditionFailed, Problem
 from contracts.facts import Fact, LiveFact
 from contracts.reports import FactReport, Report
 from contracts.versions import ACTIVE, LayerWeights, VersionManifest, VersionStatus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 from registry.errors import StorageError
@@ -11,6 +12,9 @@ from registry.store import parts_of
 
 TORN = ("blobs/", "models/")
 """Where half a file may be left: what is verified by its digest and can be had again."""
+
+
+_checked = lru_cache(maxsize=10_000)(parts_of)
 
 
 class Killed(BaseException):
@@ -108,7 +112,7 @@ class FaultyStore:
 
     def names(self, prefix: str) -> list[str]:
         self._begin("names", prefix)
-        depth = len(parts_of(prefix))
+        depth = prefix.count("/") + 1
         below = (key for key in self.disk.files if key.startswith(f"{prefix}/"))
         return sorted({key.split("/")[depth] for key in below})
 
@@ -121,7 +125,7 @@ class FaultyStore:
         return aside
 
     def _begin(self, operation: str, key: str) -> None:
-        parts_of(key)
+        _checked(key)
         self._before_each(operation, key)
         chance = self._draw.random()
         if chance < self._rates.killed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from registry import versions
@@ -37,7 +39,7 @@ def test_everything_that_can_happen_happens() -> None:
         history = History(seed, Rates(killed=0.03))
         history.run()
         names = [name for name, _, _ in history.trace]
-        met += sum(a != b for a, b in zip(names, names[1:], strict=False))
+        met += sum(a != b for a, b in pairwise(names))
         ends += sum(key.endswith("/end.json") for key in history.disk.files)
         quarantined += sum(key.startswith("quarantine/") for key in history.disk.files)
     assert met > 10_000
@@ -46,8 +48,15 @@ def test_everything_that_can_happen_happens() -> None:
 
 
 def test_a_broken_protocol_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An editor that does not look whether its edit is in the log already commits it twice."""
+    """A commit that does not look whether its edit is in the log already does it twice."""
     monkeypatch.setattr(versions.Versions, "of_edit", lambda _self, _edit_id: None)
-    with pytest.raises((AssertionError, Exception)):
-        for seed in range(200):
-            History(seed).run()
+    broken = [seed for seed in range(30) if not holds(seed)]
+    assert len(broken) > 3
+
+
+def holds(seed: int) -> bool:
+    try:
+        History(seed).run()
+    except (AssertionError, RecursionError):
+        return False
+    return True
