@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.edits import EditEnd
+from contracts.edits import EditEnd, EditStep
 from contracts.versions import AliasRecord, VersionManifest
 from registry.acceptance import EditEntry
 from registry.artefacts import Pointer
@@ -66,6 +66,8 @@ def named_by(store: Store, sound: Sound) -> Iterator[tuple[str, str]]:
                 yield from ((file, _blob(weight.blob)) for weight in record.weights)
             case AliasRecord():
                 yield from ((file, _entry(version)) for version in record.versions)
+            case EditStep(manifest=str(digest)):
+                yield file, _blob(digest)
             case EditEnd(version=str(version)):
                 yield file, _entry(version)
 
