@@ -35,7 +35,7 @@ class Rates:
     """A put fails, and is done some time later."""
     repeated: float = 0.02
     """A put is sent twice: it was done, and says that the key was taken."""
-    torn: float = 0.2
+    torn: float = 0.5
     """Of the puts in which the process is killed, where the file may be half."""
     rival: float = 0.1
     """Another process goes on before it."""

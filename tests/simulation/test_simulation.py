@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
+from contracts.errors import Conflict
 from registry import versions
 from tests.simulation.faults import Rates
 from tests.simulation.history import History
 
 HISTORIES = 2_000
 BLOCK = 250
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """What is damaged is logged, thousands of times here."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, BLOCK))
@@ -36,15 +47,15 @@ def test_everything_that_can_happen_happens() -> None:
     """Edits end in every way, actors meet, and faults strike."""
     met = ends = quarantined = 0
     for seed in range(100):
-        history = History(seed, Rates(killed=0.03))
+        history = History(seed, Rates(killed=0.03, torn=1.0))
         history.run()
         names = [name for name, _, _ in history.trace]
         met += sum(a != b for a, b in pairwise(names))
         ends += sum(key.endswith("/end.json") for key in history.disk.files)
         quarantined += sum(key.startswith("quarantine/") for key in history.disk.files)
-    assert met > 10_000
+    assert met > 2_000
     assert ends > 300
-    assert quarantined > 10
+    assert quarantined > 2
 
 
 def test_a_broken_protocol_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +68,6 @@ def test_a_broken_protocol_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def holds(seed: int) -> bool:
     try:
         History(seed).run()
-    except (AssertionError, RecursionError):
+    except (AssertionError, Conflict):
         return False
     return True
