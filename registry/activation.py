@@ -85,9 +85,7 @@ def activate(
     Raises:
         RegistryError: the storage fails.
     """
-    steps = registry.edits.steps(edit_id)
-    committing = [step for step in steps if step.kind is StepKind.COMMITTING]
-    epoch = committing[-1].active_epoch if committing else None
+    epoch = bound_epoch(registry, edit_id)
     if epoch is None or manifest.dry_run or manifest.status is not VersionStatus.COMMITTED:
         return Activation(done=False)
     if registry.versions.made_active(version, edit_id):
@@ -102,3 +100,10 @@ def activate(
             return Activation(done=True)
         return Activation(done=False, refused=error.detail)
     return Activation(done=True)
+
+
+def bound_epoch(registry: Registry, edit_id: str) -> int | None:
+    """The epoch that the edit may replace, as its last COMMITTING says; None: it activates not."""
+    steps = registry.edits.steps(edit_id)
+    committing = [step for step in steps if step.kind is StepKind.COMMITTING]
+    return committing[-1].active_epoch if committing else None

@@ -12,6 +12,7 @@ from contracts.edits import AcceptedEdit, Edit, EditEnd, EditState, EditStep, St
 from contracts.errors import Conflict, NotFound, Problem
 from contracts.ids import EDIT_ID, VersionId
 from contracts.versions import VersionManifest
+from registry import deciding
 from registry.acceptance import Acceptance
 from registry.describe import describe, end_of, running
 from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
@@ -189,7 +190,7 @@ class Edits:
             parent=parent,
             active_epoch=active_epoch,
         )
-        if self._log_step(edit_id, step, unless=_given_up):
+        if self._log_step(edit_id, step, unless=deciding.given_up):
             return True
         self._carry_out(edit_id)
         return False
@@ -213,11 +214,11 @@ class Edits:
             active_epoch=active_epoch,
             manifest=None if manifest is None else self._versions.keep(manifest),
         )
-        return self._log_step(edit_id, step, unless=_given_up)
+        return self._log_step(edit_id, step, unless=deciding.given_up)
 
     def decided(self, edit_id: str) -> VersionManifest | None:
         """What an attempt has begun to commit, for others to complete; None if none has."""
-        digest = _decided(self.steps(edit_id))
+        digest = deciding.decided(self.steps(edit_id))
         try:
             return None if digest is None else self._versions.kept(digest)
         except (BlobDamaged, BlobMissing, RecordDamaged) as error:
@@ -240,20 +241,24 @@ class Edits:
         """
         self.get(edit_id)
         step = EditStep(kind=StepKind.CANCEL_REQUESTED, at=time.time())
-        self._log_step(edit_id, step, unless=lambda steps: _given_up(steps) or _committing(steps))
-        if not running(self.steps(edit_id)) or _failing(self.steps(edit_id)) is not None:
+        self._log_step(
+            edit_id,
+            step,
+            unless=lambda steps: deciding.given_up(steps) or deciding.committing(steps),
+        )
+        if not running(self.steps(edit_id)) or deciding.failing(self.steps(edit_id)) is not None:
             self._carry_out(edit_id)
         end = self.end(edit_id)
         if end is not None:
             if end.state is not EditState.CANCELLED:
                 raise Conflict(f"edit {edit_id} is {end.state}: it cannot be cancelled any more")
             return
-        if _committing(self.steps(edit_id)):
+        if deciding.committing(self.steps(edit_id)):
             raise Conflict(f"edit {edit_id} is committing: it cannot be cancelled any more")
 
     def cancel_requested(self, edit_id: str) -> bool:
         """Whether a cancel is in the log; one look at the disk when nothing is new."""
-        return _cancelled(self.steps(edit_id))
+        return deciding.cancelled(self.steps(edit_id))
 
     def end(self, edit_id: str) -> EditEnd | None:
         """How the edit ended; None if it has not.
@@ -314,11 +319,9 @@ class Edits:
             return end_of(version, manifest, manifest.created_at, moved)
         steps = self.steps(edit_id)
         at = steps[-1].at if steps else 0.0
-        failing = _failing(steps)
-        if failing is not None:
-            return EditEnd(state=EditState.FAILED, at=failing.at, problem=failing.problem)
-        if _cancelled(steps):
-            return EditEnd(state=EditState.CANCELLED, at=at)
+        decided = deciding.ended_without_version(steps, at)
+        if decided is not None:
+            return decided
         problem = Problem(type="/problems/damaged", title="Damaged", status=500, detail=str(lost))
         return EditEnd(state=EditState.FAILED, at=at, problem=problem)
 
@@ -331,21 +334,18 @@ class Edits:
         step = EditStep(kind=StepKind.FAILING, at=end.at, problem=end.problem)
 
         def decided(steps: list[EditStep]) -> bool:
-            return _given_up(steps) or _decided(steps) is not None
+            return deciding.given_up(steps) or self.decided(edit_id) is not None
 
         if end.state is EditState.FAILED:
             self._log_step(edit_id, step, unless=decided)
         steps = self.steps(edit_id)
-        if not _given_up(steps) and _decided(steps) is not None:
+        if not deciding.given_up(steps) and self.decided(edit_id) is not None:
             raise Conflict(f"edit {edit_id} is committing: it cannot end as {end.state}")
-        failing = _failing(steps)
-        if failing is not None:
-            return EditEnd(state=EditState.FAILED, at=failing.at, problem=failing.problem)
-        return EditEnd(state=EditState.CANCELLED, at=end.at) if _cancelled(steps) else end
+        return deciding.ended_without_version(steps, end.at) or end
 
     def _carry_out(self, edit_id: str) -> None:
         """End an edit whose cancel or failure is decided; nothing else."""
-        if self.end(edit_id) is None and _given_up(self.steps(edit_id)):
+        if self.end(edit_id) is None and deciding.given_up(self.steps(edit_id)):
             self.finish(edit_id, EditEnd(state=EditState.CANCELLED, at=time.time()))
 
     def _log_step(
@@ -370,34 +370,6 @@ class Edits:
         if edit is None:
             raise NotFound(f"no edit {edit_id}")
         return edit
-
-
-def _cancelled(steps: list[EditStep]) -> bool:
-    return any(step.kind is StepKind.CANCEL_REQUESTED for step in steps)
-
-
-def _failing(steps: list[EditStep]) -> EditStep | None:
-    """The step from which on the edit fails, unless it was cancelled before."""
-    for step in steps:
-        if step.kind is StepKind.CANCEL_REQUESTED:
-            return None
-        if step.kind is StepKind.FAILING:
-            return step
-    return None
-
-
-def _given_up(steps: list[EditStep]) -> bool:
-    return _cancelled(steps) or _failing(steps) is not None
-
-
-def _decided(steps: list[EditStep]) -> str | None:
-    """The blob of the manifest that the first attempt to say so commits."""
-    found = (step.manifest for step in steps if step.kind is StepKind.COMMITTING)
-    return next((manifest for manifest in found if manifest is not None), None)
-
-
-def _committing(steps: list[EditStep]) -> bool:
-    return any(step.kind is StepKind.COMMITTING for step in steps)
 
 
 def _end_key(edit_id: str) -> str:

@@ -38,7 +38,8 @@ _KINDS: list[tuple[str, Kind]] = [
             "bytes named by their digest",
             True,
             "they are made again where they are needed: weights solved, ledgers from the edits",
-            _ITSELF,
+            "for weights: generate with the version once, and a worker solves them again; else "
+            "nothing",
         ),
     ),
     (

@@ -16,7 +16,7 @@ from contracts.transport import CHANGES_CHANNEL
 from contracts.versions import ACTIVE, VersionManifest, VersionStatus
 from memit_core.errors import Cancelled, InvalidFact, MemitError, UnknownOption
 from memit_core.precision import out_of_memory
-from registry.activation import activation_epoch
+from registry.activation import activation_epoch, bound_epoch
 from registry.errors import (
     BlobDamaged,
     BlobMissing,
@@ -108,7 +108,8 @@ class EditRunner:
 
     def _run_one(self, edit_id: str) -> None:
         edits = self._registry.edits
-        if finish_edit(self._registry, edit_id) is not None:
+        decided = None if edits.end(edit_id) else edits.decided(edit_id)
+        if decided is None and finish_edit(self._registry, edit_id) is not None:
             return self._announce(edit_id)
         try:
             edit = edits.get(edit_id)
@@ -123,10 +124,11 @@ class EditRunner:
             edit_id, self._registry, self._redis, self._stopping, self._changes.timer()
         )
         try:
-            manifest, epoch = self._make(edit, progress)
-            if not edits.begin_commit(edit_id, self._worker, epoch, manifest):
-                raise Cancelled("cancelled by request")
-            self._commit(edit_id, manifest, epoch)
+            if decided is None:  # else an attempt that was cut short has made it
+                decided, epoch = self._make(edit, progress)
+                if not edits.begin_commit(edit_id, self._worker, epoch, decided):
+                    raise Cancelled("cancelled by request")
+            self._commit(edit_id, decided)
         except Interrupted:
             edits.requeue(edit_id, self._worker)
             self._announce(edit_id)
@@ -167,10 +169,11 @@ class EditRunner:
         self._announce(edit.id)
         return self._maker.make(edit, parent, progress), epoch
 
-    def _commit(self, edit_id: str, manifest: VersionManifest, epoch: int | None) -> None:
+    def _commit(self, edit_id: str, manifest: VersionManifest) -> None:
         """Put the version in the log, move `active`, end the edit."""
         version = self._registry.versions.commit_as_next(manifest)
         hold_back = None
+        epoch = bound_epoch(self._registry, edit_id)
         if epoch is not None and manifest.status is VersionStatus.COMMITTED:
             hold_back = self._warm_up(version)
         end = finish_edit(self._registry, edit_id, hold_back=hold_back)
