@@ -16,6 +16,7 @@ from cli.calibrate import calibrate
 from cli.chat import chat
 from cli.convert import convert
 from cli.diff import diff
+from cli.doctor import doctor
 from cli.edit import edit, retract
 from cli.errors import CommandFailed
 from cli.eval import app as eval_app
@@ -65,6 +66,7 @@ for command in (
     diff,
     rebase,
     export,
+    doctor,
 ):
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.errors import Problem
 from contracts.facts import Fact
-from contracts.ids import EditId, FactId, VersionId
+from contracts.ids import Digest, EditId, FactId, VersionId
 from contracts.ledgers import RebaseSource
 from contracts.limits import MAX_FACTS_PER_EDIT
 from contracts.reports import Report
@@ -159,6 +159,7 @@ class StepKind(StrEnum):
     REQUEUED = "requeued"
     CANCEL_REQUESTED = "cancel_requested"
     COMMITTING = "committing"
+    FAILING = "failing"
 
 
 class EditStep(BaseModel):
@@ -175,6 +176,10 @@ class EditStep(BaseModel):
         default=None,
         description="epoch of `active` that the activation is bound to; none: do not activate",
     )
+    manifest: Digest | None = Field(
+        default=None, description="blob of the manifest that is committed from this step on"
+    )
+    problem: Problem | None = Field(default=None, description="why it fails from this step on")
 
 
 class EditEnd(BaseModel):

@@ -29,6 +29,21 @@ class Page(Model, Generic[T]):
     next_cursor: str | None = None
 
 
+class Damaged(Model):
+    """What a page cannot show, since a file of the service's registry is damaged."""
+
+    id: str | None
+    """Of the edit or version, if it is known."""
+    file: str | None
+    reason: str
+
+
+class WholePage(Page[T], Generic[T]):
+    """A page that says what it has to leave out."""
+
+    damaged: list[Damaged] = []
+
+
 class FactPage(Page[LiveFact]):
     """A page of facts; a list stays with its version from page to page."""
 
@@ -77,7 +92,7 @@ class Endpoint(Route, Generic[Answer]):
 
 
 POST_EDIT = Endpoint("POST", "/edits", answer=TypeAdapter(Edit))
-LIST_EDITS = Endpoint("GET", "/edits", answer=TypeAdapter(Page[Edit]))
+LIST_EDITS = Endpoint("GET", "/edits", answer=TypeAdapter(WholePage[Edit]))
 GET_EDIT = Endpoint("GET", "/edits/{edit_id}", answer=TypeAdapter(Edit))
 EDIT_EVENTS = Route("GET", "/edits/{edit_id}/events")
 CANCEL_EDIT = Endpoint("DELETE", "/edits/{edit_id}", Repeat.NEVER, answer=TypeAdapter(Edit))
@@ -86,7 +101,7 @@ GET_FACT = Endpoint("GET", "/facts/{fact_id}", answer=TypeAdapter(FactDetail))
 RETRACT_FACT = Endpoint("DELETE", "/facts/{fact_id}", answer=TypeAdapter(Edit))
 GENERATE = Endpoint("POST", "/generate", Repeat.REFUSED, answer=TypeAdapter(Generation))
 GENERATE_EACH = Endpoint("POST", "/generate", Repeat.REFUSED, answer=TypeAdapter(Generations))
-LIST_VERSIONS = Endpoint("GET", "/versions", answer=TypeAdapter(Page[Version]))
+LIST_VERSIONS = Endpoint("GET", "/versions", answer=TypeAdapter(WholePage[Version]))
 GET_VERSION = Endpoint("GET", "/versions/{ref}", answer=TypeAdapter(Version))
 GET_LEDGER = Endpoint("GET", "/versions/{ref}/ledger", answer=TypeAdapter(Ledger))
 DIFF = Endpoint("GET", "/versions/{a}/diff/{b}", answer=TypeAdapter(VersionDiff))
@@ -95,7 +110,9 @@ BLOB = Route("GET", "/blobs/{digest}")
 LIST_ALIASES = Endpoint("GET", "/aliases", answer=TypeAdapter(list[Alias]))
 GET_ALIAS = Endpoint("GET", "/aliases/{name}", answer=TypeAdapter(Alias))
 PUT_ALIAS = Endpoint("PUT", "/aliases/{name}", Repeat.NEVER, answer=TypeAdapter(Alias))
-ALIAS_HISTORY = Endpoint("GET", "/aliases/{name}/history", answer=TypeAdapter(Page[AliasPeriod]))
+ALIAS_HISTORY = Endpoint(
+    "GET", "/aliases/{name}/history", answer=TypeAdapter(WholePage[AliasPeriod])
+)
 HEALTH = Endpoint("GET", "/healthz", answer=TypeAdapter(Health))
 # Not again: who asks whether it is ready wants to know now.
 READY = Endpoint("GET", "/readyz", Repeat.NEVER, answer=TypeAdapter(Readiness))

@@ -11,6 +11,7 @@ from contracts.edits import AcceptedEdit
 from contracts.errors import Conflict, FieldError, InvalidRequest
 from contracts.ids import EditId, digest_of
 from contracts.keys import LOCAL
+from registry.errors import RecordDamaged
 from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -49,7 +50,7 @@ class Acceptance:
         else:
             body = body_digest or digest_of(edit.request.model_dump(mode="json"))
             standing = self._first_with_key(edit, idempotency_key, body)
-        self._place(standing)
+        self.place(standing)
         return standing, standing == edit.id
 
     def known(
@@ -66,17 +67,31 @@ class Acceptance:
             raise InvalidRequest(f"Idempotency-Key {reason}", errors=[error])
         return standing.edit_id
 
-    def since(self, number: int) -> list[str]:
-        """Ids of the edits accepted after `number` (-1: all), in order."""
-        return [entry.edit_id for entry in self._log.all(after=number)]
+    def since(self, number: int) -> tuple[list[str], int]:
+        """Ids of the edits accepted after `number` (-1: all), in order, and the newest number."""
+        entries, tip = self._log.numbered(after=number)
+        return [entry.edit_id for _, entry in entries], tip
 
     def page(self, limit: int, before: int | None) -> tuple[list[str], int | None]:
         """See `Edits.page`."""
-        tip = self._log.tip()
-        top = tip if before is None else min(before - 1, tip)
-        bottom = max(top - limit + 1, 0)
-        entries = (self._log.read(number) for number in range(top, bottom - 1, -1))
-        return [entry.edit_id for entry in entries if entry], bottom if bottom > 0 else None
+        entries, following = self._log.page(limit, before)
+        return [entry.edit_id for entry in entries], following
+
+    def damaged(self, limit: int | None, before: int | None) -> list[RecordDamaged]:
+        """See `Edits.damaged`."""
+        return self._log.damaged(limit, before)
+
+    def place(self, edit_id: str) -> None:
+        """Give the edit the next number, once: who wins a number has seen all before it."""
+        while True:
+            with self._lock:
+                new, self._indexed = self._log.numbered(after=self._indexed)
+                self._placed.update(entry.edit_id for _, entry in new)
+                number = self._indexed + 1
+                if edit_id in self._placed:
+                    return
+            if self._log.append(number, EditEntry(edit_id=edit_id)):
+                return
 
     def _first_with_key(self, edit: AcceptedEdit, idempotency_key: str, body: str) -> str:
         """Id of the first edit that came with this key, which is this one if there was none."""
@@ -94,19 +109,6 @@ class Acceptance:
         key, data = f"edits/{edit.id}/request.json", encode_record(edit)
         if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
             raise Conflict(f"another edit has the id {edit.id}")
-
-    def _place(self, edit_id: str) -> None:
-        """Give the edit the next number, once: who wins a number has seen all before it."""
-        while True:
-            with self._lock:
-                for entry in self._log.all(after=self._indexed):
-                    self._indexed += 1
-                    self._placed.add(entry.edit_id)
-                number = self._indexed + 1
-                if edit_id in self._placed:
-                    return
-            if self._log.append(number, EditEntry(edit_id=edit_id)):
-                return
 
 
 def _idempotency(key: str, principal: str | None) -> str:

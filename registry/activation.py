@@ -85,12 +85,10 @@ def activate(
     Raises:
         RegistryError: the storage fails.
     """
-    steps = registry.edits.steps(edit_id)
-    committing = [step for step in steps if step.kind is StepKind.COMMITTING]
-    epoch = committing[-1].active_epoch if committing else None
+    epoch = bound_epoch(registry, edit_id)
     if epoch is None or manifest.dry_run or manifest.status is not VersionStatus.COMMITTED:
         return Activation(done=False)
-    if _moved(registry, edit_id, version):
+    if registry.versions.made_active(version, edit_id):
         return Activation(done=True)
     if hold_back is not None:
         return Activation(done=False, refused=hold_back)
@@ -98,12 +96,14 @@ def activate(
         registry.aliases.move(ACTIVE, version, epoch, edit_id)
     except PreconditionFailed as error:
         # Somebody else moved it since; or another process finishes this very edit.
-        if _moved(registry, edit_id, version):
+        if registry.versions.made_active(version, edit_id):
             return Activation(done=True)
         return Activation(done=False, refused=error.detail)
     return Activation(done=True)
 
 
-def _moved(registry: Registry, edit_id: str, version: str) -> bool:
-    history = registry.aliases.history(ACTIVE)
-    return any((record.edit_id, record.version) == (edit_id, version) for record in history)
+def bound_epoch(registry: Registry, edit_id: str) -> int | None:
+    """The epoch that the edit may replace, as its last COMMITTING says; None: it activates not."""
+    steps = registry.edits.steps(edit_id)
+    committing = [step for step in steps if step.kind is StepKind.COMMITTING]
+    return committing[-1].active_epoch if committing else None

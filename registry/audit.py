@@ -150,8 +150,8 @@ class Audit:
             return 0.0
 
     def _look_at_edits(self) -> None:
-        for edit_id in self._edits.since(self._accepted):
-            self._accepted += 1
+        new, self._accepted = self._edits.since(self._accepted)
+        for edit_id in new:
             self._found.append(f"edits/{edit_id}/request.json")
             if f"edits/{edit_id}/end.json" not in self._written:
                 self._open[edit_id] = 0

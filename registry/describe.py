@@ -14,7 +14,8 @@ from contracts.edits import (
     StepKind,
     Superseded,
 )
-from contracts.versions import VersionManifest
+from contracts.errors import Problem
+from contracts.versions import VersionManifest, VersionStatus
 
 
 def running(steps: Sequence[EditStep]) -> bool:
@@ -62,3 +63,35 @@ def describe(
         described.report = manifest.report
         described.superseded = [Superseded(old=old, new=new) for old, new in manifest.superseded]
     return described
+
+
+def end_of(
+    version: str, manifest: VersionManifest, at: float, activated: bool, refused: str | None = None
+) -> EditEnd:
+    """The end of the edit that made a version.
+
+    Args:
+        at: unix seconds.
+        activated: whether `active` was moved to it.
+        refused: why not, where it should have been.
+    """
+    rejected = manifest.status is VersionStatus.REJECTED
+    return EditEnd(
+        state=EditState.REJECTED if rejected else EditState.COMMITTED,
+        at=at,
+        version=version,
+        activated=activated,
+        not_activated=refused,
+        problem=_rejection(manifest) if rejected else None,
+        missed=[] if manifest.report is None else manifest.report.missed,
+        dropped=manifest.dropped,
+    )
+
+
+def _rejection(manifest: VersionManifest) -> Problem:
+    return Problem(
+        type="/problems/rejected-by-gate",
+        title="Rejected by the quality gate",
+        status=422,
+        detail=manifest.rejection or "the version did not reach what the gate asks",
+    )

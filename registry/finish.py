@@ -1,20 +1,19 @@
-"""What is left to do once an edit's version is in the log, done once or again."""
+"""What is left to do once an edit is being committed, done once or again."""
 
 from __future__ import annotations
 
 import time
 
-from contracts.edits import EditEnd, EditState
-from contracts.errors import Problem
-from contracts.versions import VersionManifest, VersionStatus
+from contracts.edits import EditEnd
 from registry.activation import activate
+from registry.describe import end_of
 from registry.registry import Registry
 
 
 def finish_edit(
     registry: Registry, edit_id: str, *, hold_back: str | None = None
 ) -> EditEnd | None:
-    """Complete an edit whose version is in the log: move `active` if it may, then end the edit.
+    """Complete an edit that an attempt began to commit: its version, then `active`, then its end.
 
     The normal path and recovery call this alike, and it may be repeated after a crash anywhere.
 
@@ -22,7 +21,7 @@ def finish_edit(
         hold_back: why `active` shall stay where it is: no engine can serve the version.
 
     Returns:
-        The edit's end, also if it had ended before; None if it has no version (yet).
+        The edit's end, also if it had ended before; None if nothing is committed of it (yet).
 
     Raises:
         NotFound: not an edit id.
@@ -33,27 +32,11 @@ def finish_edit(
         return end
     version = registry.versions.of_edit(edit_id)
     if version is None:
-        return None
+        decided = registry.edits.decided(edit_id)
+        if decided is None:
+            return None
+        version = registry.versions.commit_as_next(decided)
     manifest = registry.versions.get(version)
-    rejected = manifest.status is VersionStatus.REJECTED
     activation = activate(registry, edit_id, version, manifest, hold_back)
-    end = EditEnd(
-        state=EditState.REJECTED if rejected else EditState.COMMITTED,
-        at=time.time(),
-        version=version,
-        activated=activation.done,
-        not_activated=activation.refused,
-        problem=_rejection(manifest) if rejected else None,
-        missed=[] if manifest.report is None else manifest.report.missed,
-        dropped=manifest.dropped,
-    )
+    end = end_of(version, manifest, time.time(), activation.done, activation.refused)
     return registry.edits.finish(edit_id, end)
-
-
-def _rejection(manifest: VersionManifest) -> Problem:
-    return Problem(
-        type="/problems/rejected-by-gate",
-        title="Rejected by the quality gate",
-        status=422,
-        detail=manifest.rejection or "the version did not reach what the gate asks",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,26 @@ class FolderStore:
             _sync_folder(target.parent)
         return aside
 
+    def temporary(self, seconds: float) -> list[str]:
+        """Temporary files that writers left behind, sorted; paths from the root.
+
+        Args:
+            seconds: at least so old. A put takes far less than an hour, so one of that age is
+                nobody's any more.
+        """
+        before = time.time() - seconds
+        with _as_storage_error(str(self.root)):
+            found = (path for path in self.root.rglob(".*.tmp") if _older(path, before))
+            return sorted(path.relative_to(self.root).as_posix() for path in found)
+
+    def remove_temporary(self, seconds: float) -> list[str]:
+        """Delete what `temporary` says; the same paths."""
+        found = self.temporary(seconds)
+        for name in found:
+            with _as_storage_error(name):
+                (self.root / name).unlink(missing_ok=True)
+        return found
+
     def _path(self, key: str) -> Path:
         return self.root.joinpath(*parts_of(key))
 
@@ -127,6 +148,13 @@ def _link_new(path: Path, data: bytes) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return won
+
+
+def _older(path: Path, than: float) -> bool:
+    try:
+        return path.stat().st_mtime <= than
+    except FileNotFoundError:
+        return False  # its writer has just ended
 
 
 def _chunks(file: BinaryIO, key: str, start: int, stop: int | None) -> Iterator[bytes]:

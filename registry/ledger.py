@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections import defaultdict
@@ -13,7 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.facts import LiveFact
 from contracts.ids import canonical_json
 from registry.blobs import Blobs
-from registry.errors import ManifestDamaged, RecordDamaged
+from registry.edits import Edits
+from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
+from registry.replay import replayed
 from registry.versions import Versions
 
 _LEDGERS_CACHED = 8
@@ -22,11 +25,15 @@ _logger = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Facts by version; the live facts of a version are one immutable blob."""
+    """Facts by version; the live facts of a version are one immutable blob.
 
-    def __init__(self, blobs: Blobs, versions: Versions) -> None:
+    A blob that is damaged or gone is made again from the edits, where they can be read.
+    """
+
+    def __init__(self, blobs: Blobs, versions: Versions, edits: Edits) -> None:
         self._blobs = blobs
         self._versions = versions
+        self._edits = edits
         self._read = lru_cache(maxsize=_LEDGERS_CACHED)(self._load)
         self._added: defaultdict[str, list[str]] = defaultdict(list)
         self._indexed = -1
@@ -39,7 +46,7 @@ class Ledger:
             NotFound, ManifestDamaged: see `Versions.get`.
             BlobMissing, BlobDamaged, RecordDamaged: its ledger cannot be read.
         """
-        return list(self._read(self._versions.get(version).live).values())
+        return list(self._of(version).values())
 
     def get(self, fact_id: str, version: str) -> LiveFact | None:
         """The fact as `version` (full id) holds it; None if it is not live there.
@@ -47,7 +54,7 @@ class Ledger:
         Raises:
             As `live`.
         """
-        return self._read(self._versions.get(version).live).get(fact_id)
+        return self._of(version).get(fact_id)
 
     def ever(self, fact_id: str) -> list[str]:
         """Ids of the versions that added the fact, oldest first, rejected and dry runs too."""
@@ -63,18 +70,62 @@ class Ledger:
         Raises:
             StorageError: the storage is full or broken.
         """
-        ordered = sorted(facts, key=lambda fact: fact.id)
-        return self._blobs.put(canonical_json(_LIVE.dump_python(ordered, mode="json")))
+        return self._blobs.put(_encoded(facts))
+
+    def mend(self, version: str) -> None:
+        """Make the ledger of a version (full id) again if its blob is damaged or gone.
+
+        Raises:
+            As `live`.
+        """
+        digest = self._versions.get(version).live
+        try:
+            self._blobs.get(digest)
+        except (BlobDamaged, BlobMissing) as error:
+            self._remake(version, error)
+
+    def _of(self, version: str) -> dict[str, LiveFact]:
+        digest = self._versions.get(version).live
+        try:
+            return self._read(digest)
+        except (BlobDamaged, BlobMissing) as error:
+            self._remake(version, error)
+            return self._read(digest)
+
+    def _remake(self, version: str, lost: BlobDamaged | BlobMissing) -> None:
+        """Put the ledger of a version where it was, and those before it that are lost too.
+
+        Raises:
+            BlobDamaged, BlobMissing: `lost`, if what the edits say is another ledger.
+        """
+        chain, before = [version], self._versions.get(version).parent
+        while before is not None:
+            try:
+                self._read(self._versions.get(before).live)
+                break
+            except (BlobDamaged, BlobMissing):
+                chain.append(before)
+                before = self._versions.get(before).parent
+        facts = [] if before is None else list(self._of(before).values())
+        for one in reversed(chain):
+            manifest = self._versions.get(one)
+            tries = replayed(manifest, facts, self._edits)
+            found = next((one for one in tries if _digest(one) == manifest.live), None)
+            if found is None:
+                raise lost
+            _logger.warning("the ledger of %s is made again from its edits: %s", one, lost)
+            self.put_live(found)
+            facts = found
 
     def _index(self, number: int) -> None:
-        version = self._versions.by_seq(number)
-        if version is None:
-            return
         try:
+            version = self._versions.by_seq(number)
+            if version is None:
+                return
             added = self._versions.get(version).added
-        except ManifestDamaged:
+        except RecordDamaged as error:
             # It can be neither served nor mended; the history of all other facts still can.
-            _logger.exception("left out of the history of facts")
+            _logger.error("left out of the history of facts: %s", error)
             return
         for fact_id in added:
             self._added[fact_id].append(version)
@@ -86,3 +137,12 @@ class Ledger:
         except ValidationError as error:
             raise RecordDamaged(f"blob {digest}", "not a list of live facts") from error
         return {fact.id: fact for fact in facts}
+
+
+def _digest(facts: Sequence[LiveFact]) -> str:
+    return hashlib.sha256(_encoded(facts)).hexdigest()
+
+
+def _encoded(facts: Sequence[LiveFact]) -> bytes:
+    ordered = sorted(facts, key=lambda fact: fact.id)
+    return canonical_json(_LIVE.dump_python(ordered, mode="json"))

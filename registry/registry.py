@@ -10,6 +10,7 @@ from registry.edits import Edits
 from registry.full_reports import FullReports
 from registry.keys import Keys
 from registry.ledger import Ledger
+from registry.moves import moved_by_edit
 from registry.store import Store
 from registry.versions import Versions
 
@@ -24,13 +25,17 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.blobs = Blobs(self.store)
-        self.aliases = Aliases(self.store, lambda version: self.versions.get(version))
+        self.aliases = Aliases(
+            self.store,
+            lambda version: self.versions.get(version),
+            lambda name, epoch: moved_by_edit(self.edits, self.versions, name, epoch),
+        )
         self.full_reports = FullReports(self.store)
         self.versions = Versions(self.store, self.blobs, self.aliases, self.full_reports)
         self.edits = Edits(self.store, self.versions)
         self.keys = Keys(self.store)
         self.audit = Audit(self.store, self.edits, self.aliases)
-        self.ledger = Ledger(self.blobs, self.versions)
+        self.ledger = Ledger(self.blobs, self.versions, self.edits)
 
     def artefacts(self, base_digest: str) -> Artefacts:
         """What was computed once for this base model.

@@ -11,7 +11,7 @@ from contracts.ids import VersionId
 from contracts.versions import ANY_EPOCH, AliasPeriod, AliasRecord, AliasUpdate
 from registry.registry import Registry
 from service.deps import Caller, Ctx, IfMatch, json_only
-from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
+from service.pages import Cursor, Limit, WholePage, decode_cursor, encode_cursor, readable
 from service.problems import invalid
 
 router = APIRouter(prefix="/aliases", tags=["aliases"])
@@ -28,10 +28,8 @@ ETAG = {
 
 @router.get("")
 def list_aliases(context: Ctx) -> list[AliasRecord]:
-    """All aliases, by name."""
-    aliases = context.registry.aliases
-    records = (aliases.get(name) for name in aliases.names())
-    return [record for record in records if record is not None]
+    """All aliases by name, without one whose newest epoch is damaged: `GET` it, and it says so."""
+    return context.registry.aliases.sound()
 
 
 @router.get("/{name}", responses={200: {"headers": ETAG}})
@@ -47,16 +45,17 @@ def get_alias(name: AliasRef, context: Ctx, response: Response) -> AliasRecord:
 @router.get("/{name}/history")
 def get_history(
     name: AliasRef, context: Ctx, limit: Limit = 20, cursor: Cursor = None
-) -> Page[AliasPeriod]:
+) -> WholePage[AliasPeriod]:
     """What an alias named, newest first: from when, until when, and by which edit."""
     aliases = context.registry.aliases
-    if aliases.get(name) is None:
+    if not aliases.epoch(name):
         raise NotFound(f"no alias {name[:100]!r}")
     kind = f"epochs of {name}"
     before = None if cursor is None else int(decode_cursor(kind, cursor, (int,))[0])
     periods, following = aliases.page(name, limit, before)
-    return Page(
+    return WholePage(
         items=periods,
+        damaged=readable((), str, aliases.damaged(name, limit, before))[1],
         next_cursor=encode_cursor(kind, None if following is None else [following]),
     )
 
@@ -80,7 +79,8 @@ def put_alias(
     """Point an alias at a version, or split it among several: 200, or 201 for a new alias."""
     caller.require_alias(name)
     registry = context.registry
-    found = registry.aliases.get(name)
+    # Of one whose newest epoch is damaged the number is known: moving it on is how it is mended.
+    found = registry.aliases.epoch(name)
     epoch = _expected(name, found, if_match, if_none_match)
     if asked.split is None:
         to: str | dict[VersionId, int] = registry.versions.resolve(str(asked.version))
@@ -119,26 +119,26 @@ def _wrong(ref: str, reason: str) -> FieldError:
     return FieldError(field=f"/split/{ref}", reason=reason)
 
 
-def _expected(
-    name: str, found: AliasRecord | None, if_match: int | str | None, if_none_match: str | None
-) -> int:
+def _expected(name: str, epoch: int, if_match: int | str | None, if_none_match: str | None) -> int:
     """The epoch to move from; 0 for an alias that is not there.
+
+    Args:
+        epoch: the one that the alias is at, 0 if it is not there.
 
     Raises:
         PreconditionRequired: the alias is there, and the request does not say at which epoch.
         PreconditionFailed: it is at another epoch, or not there, or there against `If-None-Match`.
     """
-    epoch = found.epoch if found else 0
     if if_none_match is not None:
         if if_none_match.strip() != "*":
             raise invalid([FieldError(field="If-None-Match", reason="must be *")])
-        if found:
+        if epoch:
             raise PreconditionFailed(f"alias {name} is there already, at epoch {epoch}")
     if if_match is None:
-        if found:
+        if epoch:
             reason = f'is required: alias {name} is there already, send If-Match: "{epoch}"'
             raise invalid([FieldError(field="If-Match", reason=reason)], PreconditionRequired)
-    elif found is None:
+    elif not epoch:
         raise PreconditionFailed(f"there is no alias {name[:100]!r}, If-Match says {if_match}")
     elif if_match not in (epoch, ANY_EPOCH):
         raise PreconditionFailed(f"alias {name} is at epoch {epoch}, If-Match says {if_match}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 from contracts.edits import EditState
 from registry.describe import running
 from registry.edits import Edits
+from registry.errors import RecordDamaged
+
+log = logging.getLogger(__name__)
 
 _PAGE = 500
 
@@ -25,7 +29,11 @@ class EditCensus:
         self._open.update(self._new())
         now: Counter[EditState] = Counter()
         for edit_id in sorted(self._open):
-            end = self._edits.end(edit_id)
+            try:
+                end = self._edits.end(edit_id)
+            except RecordDamaged as error:
+                log.warning("%s is counted in no state: %s", edit_id, error)
+                continue
             if end is not None:
                 self._ended[end.state] += 1
                 self._open.discard(edit_id)

@@ -80,6 +80,7 @@ def checkpoint(
 def _adapter(
     registry: Registry, version: str, max_rank: int, allow_loss: bool
 ) -> StreamingResponse:
+    registry.ledger.mend(version)
     described = registry.versions.describe(version)
     adapter = prepare(registry.blobs, described, max_rank, allow_loss)
     export = Export(
@@ -144,6 +145,7 @@ def verify(registry: Registry, version: str) -> None:
     Raises:
         BlobMissing, BlobDamaged: a file of the version cannot be sent.
     """
+    registry.ledger.mend(version)
     for _, pieces in members(registry, version):
         for _ in pieces:
             pass

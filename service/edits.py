@@ -14,7 +14,7 @@ from contracts.rebase import RebaseComparison
 from service.comparison import compare
 from service.deps import Caller, Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
 from service.openapi import ACCEPTED
-from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
+from service.pages import Cursor, Limit, WholePage, decode_cursor, encode_cursor, readable
 from service.progress import follow, latest
 from service.submit import answer_edit
 
@@ -46,12 +46,15 @@ async def post_edit(
 
 
 @router.get("")
-def list_edits(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Edit]:
+def list_edits(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> WholePage[Edit]:
     """Edits, newest first; their reports come without `per_fact`, which one edit alone shows."""
+    edits = context.registry.edits
     before = None if cursor is None else int(decode_cursor("edits", cursor, (int,))[0])
-    ids, following = context.registry.edits.page(limit, before)
-    return Page(
-        items=[_short(context.registry.edits.describe(edit_id)) for edit_id in ids],
+    ids, following = edits.page(limit, before)
+    items, damaged = readable(ids, edits.describe, edits.damaged(limit, before))
+    return WholePage(
+        items=[_short(edit) for edit in items],
+        damaged=damaged,
         next_cursor=encode_cursor("edits", None if following is None else [following]),
     )
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
+from collections.abc import Callable, Iterable
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from contracts.errors import FieldError
+from contracts.damage import Damaged
+from contracts.errors import FieldError, NotFound
 from contracts.limits import MAX_PAGE
+from registry.errors import RegistryError, StorageError
+from registry.kinds import explained, file_of
 from service.problems import invalid
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Position = list[str | int]
@@ -33,6 +40,40 @@ class Page(BaseModel, Generic[T]):
         description="give it as `cursor` for the next page",
         examples=["WyJlZGl0cyIsN10"],
     )
+
+
+class WholePage(Page[T], Generic[T]):
+    """A page that says what it has to leave out: nothing, unless a file is damaged."""
+
+    damaged: list[Damaged] = Field(
+        default_factory=list, description="items of this page that cannot be read"
+    )
+
+
+def readable(
+    ids: Iterable[str], read: Callable[[str], T], lost: Iterable[RegistryError] = ()
+) -> tuple[list[T], list[Damaged]]:
+    """What can be read of `ids`, and what is wrong with the others and with what is `lost`.
+
+    Raises:
+        StorageError: the storage fails.
+    """
+    items, damaged = [], [_damaged(None, error) for error in lost]
+    for one in ids:
+        try:
+            items.append(read(one))
+        except StorageError:
+            raise
+        except (NotFound, RegistryError) as error:
+            log.error("%s is listed as damaged: %s", one, error)
+            damaged.append(_damaged(one, error))
+    return items, damaged
+
+
+def _damaged(one: str | None, error: RegistryError | NotFound) -> Damaged:
+    if isinstance(error, NotFound):  # a file that is left names one that is gone
+        return Damaged(id=one, file=None, reason=error.detail)
+    return Damaged(id=one, file=file_of(error), reason=explained(error))
 
 
 def encode_cursor(kind: str, position: Position | None) -> str | None:

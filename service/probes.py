@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 
 from contracts import retry_after as after
-from contracts.errors import FieldError, Unavailable
+from contracts.errors import FieldError, NotFound, Unavailable
 from contracts.versions import ACTIVE
-from registry.errors import RegistryError
+from registry.errors import RecordDamaged, RegistryError
+from registry.kinds import explained, file_of
 from service.deps import Context, Ctx
 from service.problems import invalid
 from service.workers import starting, statuses
@@ -53,7 +54,8 @@ async def readyz(context: Ctx) -> Readiness:
         version = record.version if record else None
     except RegistryError as error:
         log.warning("the registry is not ready: %s", error)
-        failed.append(FieldError(field="registry", reason="cannot be read"))
+        reason = "cannot be read" if file_of(error) is None else explained(error)
+        failed.append(FieldError(field="registry", reason=reason))
     else:
         if version is None:
             failed.append(FieldError(field="registry", reason="has no version yet"))
@@ -95,12 +97,16 @@ async def metrics(context: Ctx) -> Response:
 
 
 def _set_registry(context: Context) -> None:
-    active = context.registry.aliases.get(ACTIVE)
+    active = None
+    try:
+        active = context.registry.aliases.get(ACTIVE)
+    except RecordDamaged as error:
+        log.warning("metrics without the active version: %s", error)
     context.metrics.set_registry(context.census.count(), active)
     described = []
     for version in active.versions if active else ():
         try:
             described.append(context.registry.versions.describe(version))
-        except RegistryError as error:
+        except (NotFound, RegistryError) as error:
             log.warning("metrics without the report of %s: %s", version, error)
     context.metrics.set_versions(described)

@@ -26,6 +26,7 @@ from contracts.errors import (
     Unavailable,
 )
 from registry.errors import RegistryError
+from registry.kinds import explained, file_of
 from service.error_shapes import ErrorShape, ErrorShapes
 from service.request_id import HEADER as REQUEST_ID
 
@@ -87,6 +88,8 @@ def storage_failed(request: Request, error: Exception) -> Response:
     """503 for an error of the registry, which goes to the log."""
     log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
     detail = "the registry cannot be read or written now; the log of the service says why"
+    if isinstance(error, RegistryError) and file_of(error) is not None:
+        detail = explained(error)
     return answer(request, Unavailable(detail, retry_after=after.STORAGE))
 
 

@@ -15,7 +15,7 @@ from service.checkpoint import CHECKPOINTS, AllowLoss, AsFormat, MaxRank, checkp
 from service.deps import Ctx
 from service.diff import diff
 from service.ledgers import ledger_of
-from service.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
+from service.pages import Cursor, Limit, WholePage, decode_cursor, encode_cursor, readable
 
 router = APIRouter(prefix="/versions", tags=["versions"])
 
@@ -25,13 +25,15 @@ VersionRef = Annotated[
 
 
 @router.get("")
-def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Page[Version]:
+def list_versions(context: Ctx, limit: Limit = 20, cursor: Cursor = None) -> WholePage[Version]:
     """Versions, newest first; facts by id (`per_fact`, `missed`) are shown with one alone."""
     versions = context.registry.versions
     before = None if cursor is None else int(decode_cursor("versions", cursor, (int,))[0])
     ids, following = versions.page(limit, before)
-    return Page(
-        items=[_short(versions.describe(version)) for version in ids],
+    items, damaged = readable(ids, versions.describe, versions.damaged(limit, before))
+    return WholePage(
+        items=[_short(version) for version in items],
+        damaged=damaged,
         next_cursor=encode_cursor("versions", None if following is None else [following]),
     )
 

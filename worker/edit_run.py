@@ -16,9 +16,16 @@ from contracts.transport import CHANGES_CHANNEL
 from contracts.versions import ACTIVE, VersionManifest, VersionStatus
 from memit_core.errors import Cancelled, InvalidFact, MemitError, UnknownOption
 from memit_core.precision import out_of_memory
-from registry.activation import activation_epoch
-from registry.errors import RecordDamaged, RegistryError, StorageError
+from registry.activation import activation_epoch, bound_epoch
+from registry.errors import (
+    BlobDamaged,
+    BlobMissing,
+    RecordDamaged,
+    RegistryError,
+    StorageError,
+)
 from registry.finish import finish_edit
+from registry.kinds import explained
 from registry.registry import Registry
 from worker.ahead import WorkAhead
 from worker.changes import Changes
@@ -101,12 +108,15 @@ class EditRunner:
 
     def _run_one(self, edit_id: str) -> None:
         edits = self._registry.edits
-        if finish_edit(self._registry, edit_id) is not None:
+        decided = None if edits.end(edit_id) else edits.decided(edit_id)
+        if decided is None and finish_edit(self._registry, edit_id) is not None:
             return self._announce(edit_id)
         try:
             edit = edits.get(edit_id)
         except RecordDamaged as error:
-            return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
+            log.error("%s cannot be run: %s", edit_id, explained(error))
+            problem = _problem(500, "Edit failed", explained(error))
+            return self._end(edit_id, EditState.FAILED, problem)
         if self._crashes(edit_id) >= MAX_CRASHES:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
@@ -114,10 +124,11 @@ class EditRunner:
             edit_id, self._registry, self._redis, self._stopping, self._changes.timer()
         )
         try:
-            manifest, epoch = self._make(edit, progress)
-            if not edits.begin_commit(edit_id, self._worker, epoch):
-                raise Cancelled("cancelled by request")
-            self._commit(edit_id, manifest, epoch)
+            if decided is None:  # else an attempt that was cut short has made it
+                decided, epoch = self._make(edit, progress)
+                if not edits.begin_commit(edit_id, self._worker, epoch, decided):
+                    raise Cancelled("cancelled by request")
+            self._commit(edit_id, decided)
         except Interrupted:
             edits.requeue(edit_id, self._worker)
             self._announce(edit_id)
@@ -132,6 +143,10 @@ class EditRunner:
             self._end(edit_id, EditState.FAILED, _problem(422, "Unknown option", str(error)))
         except MemitError as error:
             self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
+        except (BlobDamaged, BlobMissing, RecordDamaged) as error:
+            log.exception("%s failed", edit_id)
+            problem = _problem(500, "Edit failed", explained(error))
+            self._end(edit_id, EditState.FAILED, problem)
         except Exception as error:
             log.exception("%s failed", edit_id)
             detail = f"{type(error).__name__}: {error}"[:1_000]
@@ -154,12 +169,11 @@ class EditRunner:
         self._announce(edit.id)
         return self._maker.make(edit, parent, progress), epoch
 
-    def _commit(self, edit_id: str, manifest: VersionManifest, epoch: int | None) -> None:
+    def _commit(self, edit_id: str, manifest: VersionManifest) -> None:
         """Put the version in the log, move `active`, end the edit."""
-        while (version := self._registry.versions.commit(manifest)) is None:
-            # Another editor took the number; the facts' `since` only names the first number tried.
-            manifest = manifest.model_copy(update={"seq": self._registry.versions.tip() + 1})
+        version = self._registry.versions.commit_as_next(manifest)
         hold_back = None
+        epoch = bound_epoch(self._registry, edit_id)
         if epoch is not None and manifest.status is VersionStatus.COMMITTED:
             hold_back = self._warm_up(version)
         end = finish_edit(self._registry, edit_id, hold_back=hold_back)
@@ -175,8 +189,8 @@ class EditRunner:
         try:
             end = self._registry.edits.finish(edit_id, end)
         except Conflict:
-            # Its version is in the log after all: an attempt that was thought dead committed it.
-            finish_edit(self._registry, edit_id)
+            # An attempt that was thought dead commits it.
+            end = finish_edit(self._registry, edit_id) or end
         log.info("%s ended: %s%s", edit_id, end.state, f" ({problem.detail})" if problem else "")
         self._announce(edit_id)
 

@@ -10,7 +10,9 @@ from redis import Redis
 from contracts.errors import ServiceError
 from contracts.ids import VERSION_ID
 from contracts.transport import WANTED_VERSION_KEY
-from contracts.versions import ACTIVE
+from contracts.versions import ACTIVE, AliasRecord
+from registry.errors import RecordDamaged
+from registry.kinds import explained
 from registry.registry import Registry
 from worker.changes import Changes
 from worker.engine.thread import EngineThread
@@ -36,6 +38,7 @@ class Following:
         self._poll = changes.timer()
         self._active: list[str] = []
         self._wanted: str | None = None
+        self._lost = ""
         self._loading: dict[str, Future[None]] = {}
 
     @property
@@ -51,7 +54,7 @@ class Following:
             RegistryError: the registry cannot be read.
         """
         if self._poll.due():
-            record = self._registry.aliases.get(ACTIVE)
+            record = self._read_active()
             if record is not None and record.versions != self._active:
                 self._follow(record.versions)
         told = self._redis.get(WANTED_VERSION_KEY)
@@ -61,6 +64,16 @@ class Following:
             if wanted is not None and VERSION_ID.fullmatch(wanted):
                 self._load(wanted)
         self._take_results()
+
+    def _read_active(self) -> AliasRecord | None:
+        try:
+            return self._registry.aliases.get(ACTIVE)
+        except RecordDamaged as error:
+            # Versions are served by their ids all the same.
+            if str(error) != self._lost:
+                log.error("what active names is not known: %s", explained(error))
+            self._lost = str(error)
+            return None
 
     def _follow(self, versions: list[str]) -> None:
         self.active, *others = versions

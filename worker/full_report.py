@@ -10,7 +10,8 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from redis import Redis
@@ -23,6 +24,7 @@ from memit_core.edit import Editor
 from memit_core.errors import Cancelled
 from memit_core.evaluate import FactScore, evaluate_facts
 from memit_core.progress import ProgressCallback
+from registry.errors import RecordDamaged
 from registry.registry import Registry
 from worker.changes import Changes
 from worker.core_fact import core_fact
@@ -131,15 +133,27 @@ class FullReporter:
         versions = self._registry.versions
         if self._max_facts == 0:
             return None
-        active = self._registry.aliases.get(ACTIVE)
-        newest = versions.by_seq(versions.tip())
-        named = [] if active is None else active.versions
-        for version in (*named, newest):
-            if version is None or self._registry.full_reports.exists(version):
+        for version in self._candidates():
+            if self._registry.full_reports.exists(version):
                 continue
-            if versions.get(version).live_count > 0:
-                return version
+            try:
+                if versions.get(version).live_count > 0:
+                    return version
+            except RecordDamaged as error:
+                log.warning("%s is not measured: %s", version, error)
         return None
+
+    def _candidates(self) -> list[str]:
+        """What `active` names, then the newest version, as far as that can be read."""
+        versions = self._registry.versions
+        found: list[str] = []
+        with _logged():
+            active = self._registry.aliases.get(ACTIVE)
+            found += [] if active is None else active.versions
+        with _logged():
+            newest = versions.by_seq(versions.tip())
+            found += [] if newest is None else [newest]
+        return found
 
     def _preemptible(self, version: str, stopping: threading.Event) -> ProgressCallback:
         """A progress that lets everything else go first; raises Cancelled."""
@@ -188,3 +202,11 @@ class FullReporter:
             seconds=round(self._seconds, 3),
             at=time.time(),
         )
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except RecordDamaged as error:
+        log.warning("what lacks a full report is not known: %s", error)

@@ -9,6 +9,7 @@ import threading
 import time
 
 from contracts.errors import PreconditionFailed
+from contracts.ids import VersionId
 from contracts.transport import (
     CHAT_TEMPLATE_ARTEFACT,
     TOKENIZER_ARTEFACT,
@@ -22,10 +23,17 @@ from memit_core.loading import LoadedModel
 from memit_core.methods import Method
 from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
+from registry.errors import RecordDamaged
+from registry.kinds import explained
 from registry.registry import Registry
+from registry.restore import restore_newest
 from worker.progress import Interrupted
 
 log = logging.getLogger(__name__)
+
+NO_BASE = f"v0-{'0' * 12}"
+LAMBDA = {"mom2_update_weight", "mom2_weight_per_subject", "mom2_update_weight_max"}
+"""What an edit's version says of itself alone."""
 
 
 class OtherLineage(MemitError):
@@ -46,8 +54,16 @@ def begun_with(registry: Registry, base: str) -> HParams | None:
     """
     if registry.versions.tip() < 0:
         return None
-    first = registry.versions.get(registry.versions.resolve("v0"))
-    return _hparams_of(first) if first.base == base else None
+    first = registry.versions.oldest()[1]
+    if first.base != base:
+        return None
+    if first.seq > 0:
+        log.error(
+            "v0 is lost: the hyperparameters are those of version %d, with the λ of its edit "
+            "(--hparams gives another)",
+            first.seq,
+        )
+    return _hparams_of(first)
 
 
 def _hparams_of(first: VersionManifest) -> HParams:
@@ -72,11 +88,13 @@ def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     Raises:
         OtherLineage: says what differs and what to do.
     """
+    restore_newest(registry)
     if registry.versions.tip() < 0:
         registry.versions.commit(_first(registry, editor, method))
-    first = registry.versions.resolve("v0")
-    _check(registry.versions.get(first), editor, method)
-    if registry.aliases.get(ACTIVE) is None:
+    first, manifest = registry.versions.oldest()
+    _check(manifest, editor, method)
+    registry.versions.keep_copy(first)
+    if registry.aliases.epoch(ACTIVE) == 0:
         with contextlib.suppress(PreconditionFailed):  # another worker was quicker
             registry.aliases.move(ACTIVE, first, 0)
     artefacts = registry.artefacts(editor.loaded.digest)
@@ -85,7 +103,19 @@ def begin_lineage(registry: Registry, editor: Editor, method: Method) -> str:
     template = json.dumps({"chat_template": editor.loaded.tokenizer.chat_template}, sort_keys=True)
     artefacts.put_once(CHAT_TEMPLATE_ARTEFACT, template.encode())
     artefacts.put_once(TOKENIZER_ARTEFACT, tokenizer_json(editor.loaded.tokenizer).encode())
-    return first
+    return base_id(registry)
+
+
+def base_id(registry: Registry) -> VersionId:
+    """The id of v0. Where its entry is lost it is one that no version has.
+
+    The untouched model is served all the same; nobody can name it then.
+    """
+    try:
+        return registry.versions.resolve("v0")
+    except RecordDamaged as error:
+        log.error("v0 is not served by its id: %s", explained(error))
+        return NO_BASE
 
 
 def await_lineage(
@@ -101,9 +131,8 @@ def await_lineage(
         log.info("waiting for an editor to begin the registry (a worker with --role all or editor)")
         if stopping.wait(poll_seconds):
             raise Interrupted("the worker is stopping")
-    first = registry.versions.resolve("v0")
-    _check_base(registry.versions.get(first), loaded)
-    return first
+    _check_base(registry.versions.oldest()[1], loaded)
+    return base_id(registry)
 
 
 def _first(registry: Registry, editor: Editor, method: Method) -> VersionManifest:
@@ -131,7 +160,8 @@ def _check(first: VersionManifest, editor: Editor, method: Method) -> None:
         )
     _check_base(first, editor.loaded)
     ours, theirs = editor.hparams.as_dict(), _hparams_of(first).as_dict()
-    differing = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+    told = {*ours, *theirs} - (LAMBDA if first.seq > 0 else set())
+    differing = sorted(k for k in told if ours.get(k) != theirs.get(k))
     if differing:
         name = differing[0]
         raise OtherLineage(

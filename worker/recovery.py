@@ -45,6 +45,8 @@ class Recovery:
         """
         if editor_is_alive(self._redis):
             return
+        for edit_id in self._registry.edits.place_lost():
+            log.error("%s had lost its place in the order and comes last now", edit_id)
         waiting = set(self._queue.get_job_ids())
         lost: set[str] = set()
         for edit_id in self._registry.edits.unfinished():

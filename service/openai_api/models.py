@@ -12,6 +12,7 @@ from registry.registry import Registry
 from service.deps import Caller, Ctx
 from service.openai_api.answers import ModelCard, ModelList
 from service.openai_api.names import AT, ref_of, served_name, version_of
+from service.pages import readable
 
 NEWEST = 20
 """Versions that the list shows by number; any other answers all the same."""
@@ -30,16 +31,18 @@ def list_models(context: Ctx, caller: Caller) -> ModelList:
     registry = context.registry
     name = served_name(registry, context.settings)
     ids, _ = registry.versions.page(LOOKED_AT)
+    sound, _ = readable(ids, lambda version: (version, registry.versions.get(version)))
     committed = (
         version.partition("-")[0]
-        for version in ids
-        if registry.versions.get(version).status is VersionStatus.COMMITTED
+        for version, manifest in sound
+        if manifest.status is VersionStatus.COMMITTED
     )
     numbered = islice(committed, NEWEST)
     aliases = [alias for alias in registry.aliases.names() if alias != ACTIVE]
     refs = [ref for ref in (ACTIVE, BASE, *aliases, *numbered) if caller.may_use(ref)]
     names = [name if ref == ACTIVE else f"{name}{AT}{ref}" for ref in refs]
-    return ModelList(data=[_card(registry, context.settings, model) for model in names])
+    cards, _ = readable(names, lambda model: _card(registry, context.settings, model))
+    return ModelList(data=cards)
 
 
 @router.get("/models/{model:path}")

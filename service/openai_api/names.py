@@ -19,10 +19,9 @@ def served_name(registry: Registry, settings: Settings) -> str:
     """
     if settings.served_model_name:
         return settings.served_model_name
-    base = registry.versions.by_seq(0)
-    if base is None:
+    if registry.versions.tip() < 0:
         raise NoVersion
-    return registry.versions.get(base).model
+    return registry.versions.oldest()[1].model
 
 
 def ref_of(name: str, model: str | None) -> str:

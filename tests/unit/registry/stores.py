@@ -75,6 +75,13 @@ def damage(store: Store, key: str, data: bytes | None) -> None:
         store.files[key] = data
 
 
+def copy_of(store: Store, version: str) -> str:
+    """Key of the blob that is a version's manifest too."""
+    head = version.partition("-")[2]
+    [copy] = (name for name in store.names(f"blobs/sha256/{head[:2]}") if name.startswith(head))
+    return f"blobs/sha256/{head[:2]}/{copy}"
+
+
 def everything(store: Store) -> dict[str, bytes]:
     """All that is in a store, by key."""
     if isinstance(store, MemoryStore):

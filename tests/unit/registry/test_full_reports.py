@@ -35,8 +35,11 @@ def test_a_damaged_one_does_not_hide_its_version(registry: Registry) -> None:
     key = f"versions/{v0}.report.json"
     damage(registry.store, key, (registry.store.get(key) or b"")[:-5])
     assert registry.full_reports.get(v0) is None
-    assert registry.full_reports.exists(v0), "or a worker would measure it for ever"
+    assert not registry.full_reports.exists(v0), "so that a worker measures it again"
     assert registry.versions.describe(v0).full_report is None
+    assert registry.full_reports.put(v0, FULL)
+    assert not registry.full_reports.put(v0, FULL), "but once only"
+    assert registry.full_reports.get(v0) == FULL
 
 
 def test_a_full_disk_leaves_none(registry: Registry) -> None:

@@ -11,7 +11,7 @@ from contracts.facts import LiveFact
 from registry import Registry
 from registry.errors import BlobDamaged, RecordDamaged
 from tests.unit.registry.building import accepted, edit_manifest, live_fact, manifest, with_v0
-from tests.unit.registry.stores import damage
+from tests.unit.registry.stores import copy_of, damage
 
 
 def some_facts(count: int) -> list[LiveFact]:
@@ -70,12 +70,13 @@ def test_a_damaged_manifest_hides_only_its_own_history(
     lost, kept = accepted("lost"), accepted("kept")
     v1 = registry.versions.commit(edit_manifest(registry, lost, 1))
     v2 = registry.versions.commit(edit_manifest(registry, kept, 2))
+    assert v1 is not None
     damage(registry.store, f"versions/{v1}.json", b"{")
+    damage(registry.store, copy_of(registry.store, v1), None)
 
     fresh = Registry(registry.store)
     with caplog.at_level(logging.ERROR):
         assert fresh.ledger.ever(live_fact(kept).id) == [v2]
-    assert v1 is not None
     assert v1 in caplog.text
 
 
@@ -95,3 +96,40 @@ def test_a_blob_that_is_no_ledger_is_not_read_as_one(registry: Registry) -> None
     assert version is not None
     with pytest.raises(RecordDamaged, match="not a list of live facts"):
         registry.ledger.live(version)
+
+
+@pytest.mark.parametrize("lost", [(2,), (1, 2)], ids=["the newest", "both"])
+@pytest.mark.parametrize("spoiled", [None, b"", b"[]"], ids=["gone", "empty", "other"])
+def test_a_lost_ledger_is_made_again_from_the_edits(
+    registry: Registry, lost: tuple[int, ...], spoiled: bytes | None
+) -> None:
+    versions = [with_v0(registry)]
+    before: list[LiveFact] = []
+    for number, subject in enumerate(("one", "two"), start=1):
+        edit = accepted(subject)
+        registry.edits.accept(edit)
+        brought = live_fact(edit, since=number)
+        before = [*before, brought]
+        made = edit_manifest(registry, edit, number, parent=versions[-1])
+        made = made.model_copy(update={"live": registry.ledger.put_live(before), "live_count": 2})
+        versions.append(registry.versions.commit(made) or "")
+    for number in lost:
+        digest = registry.versions.get(versions[number]).live
+        damage(registry.store, f"blobs/sha256/{digest[:2]}/{digest}", spoiled)
+
+    fresh = Registry(registry.store)
+    live = fresh.ledger.live(versions[2])
+    assert sorted(fact.id for fact in live) == sorted(fact.id for fact in before)
+    for version in versions:
+        assert fresh.blobs.get(fresh.versions.get(version).live), "it is there again"
+
+
+def test_a_ledger_of_lost_edits_stays_lost(registry: Registry) -> None:
+    parent, edit = with_v0(registry), accepted()
+    registry.edits.accept(edit)
+    version = registry.versions.commit(edit_manifest(registry, edit, 1, parent=parent)) or ""
+    digest = registry.versions.get(version).live
+    damage(registry.store, f"blobs/sha256/{digest[:2]}/{digest}", b"[]")
+    damage(registry.store, f"edits/{edit.id}/request.json", b"{")
+    with pytest.raises(BlobDamaged, match=digest):
+        Registry(registry.store).ledger.live(version)

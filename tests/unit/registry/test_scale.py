@@ -11,7 +11,7 @@ from contracts.edits import EditEnd, EditState
 from contracts.ids import digest_of, version_id
 from registry import Registry
 from registry.acceptance import EditEntry
-from registry.records import encode_record
+from registry.records import encode_plain, encode_record
 from registry.store import Store
 from registry.versions import VersionEntry
 from tests.unit.registry.building import accepted, edit_manifest, manifest, with_v0
@@ -46,7 +46,7 @@ def long(store: Store) -> Registry:
             continue
         made = plain.model_copy(update={"seq": number + 1, "edit_id": edit.id})
         version = version_id(made.seq, digest_of(made.model_dump(mode="json")))
-        store.put_if_absent(f"versions/{version}.json", encode_record(made))
+        store.put_if_absent(f"versions/{version}.json", encode_plain(made))
         committed = VersionEntry(version=version, edit_id=edit.id)
         store.put_if_absent(f"versions/by-seq/{made.seq}.json", encode_record(committed))
         end = EditEnd(state=EditState.COMMITTED, at=1.0, version=version)

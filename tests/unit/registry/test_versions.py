@@ -12,8 +12,9 @@ from contracts.ids import digest_of, version_id
 from contracts.reports import Report
 from registry import Registry
 from registry.errors import BlobMissing, ManifestDamaged
+from registry.records import encode_plain
 from tests.unit.registry.building import accepted, edit_manifest, manifest, with_v0
-from tests.unit.registry.stores import damage
+from tests.unit.registry.stores import copy_of, damage
 
 
 def stored(registry: Registry, version: str) -> bytes:
@@ -178,6 +179,8 @@ def test_a_damaged_manifest_is_detected_and_never_served(registry: Registry, how
     }[how]
     assert spoiled != data
     damage(registry.store, f"versions/{version}.json", spoiled)
+    assert encode_plain(Registry(registry.store).versions.get(version)) == data, "from its copy"
+    damage(registry.store, copy_of(registry.store, version), spoiled)
 
     fresh = Registry(registry.store)
     for call in (fresh.versions.get, fresh.versions.describe, fresh.ledger.live):

@@ -28,7 +28,7 @@ def three(client: httpx2.Client, editor: Editor, registry: Registry) -> list[str
 
 
 def test_before_the_first_version_lists_are_empty(client: httpx2.Client) -> None:
-    assert client.get("/versions").json() == {"items": [], "next_cursor": None}
+    assert client.get("/versions").json() == {"items": [], "next_cursor": None, "damaged": []}
     assert client.get("/aliases").json() == []
     assert client.get("/aliases/active").status_code == 404
 
@@ -117,7 +117,9 @@ def test_a_damaged_checkpoint_is_not_sent(
     answer = client.get("/versions/v2/checkpoint")
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "registry cannot be read" in answer.json()["detail"]
+    detail = answer.json()["detail"]
+    assert f"blob {digest} is damaged" in detail
+    assert "generate with the version once" in detail
 
 
 def test_other_formats_are_refused_with_those_there_are(refusing: House) -> None:

@@ -113,3 +113,23 @@ def test_a_stop_between_commit_and_activation_is_made_good_by_the_next_worker(
     assert end is not None
     assert (end.state, end.activated) == (EditState.COMMITTED, True)
     assert following.active == end.version
+
+
+def test_a_commit_that_was_cut_short_is_completed_and_not_made_again(
+    make_workshop: MakeWorkshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, following = make_workshop(QUICK), make_workshop(QUICK)
+
+    def dies(*_args: object, **_kwargs: object) -> None:
+        raise Interrupted("as if it was killed here")
+
+    monkeypatch.setattr(killed.registry.versions, "commit_as_next", dies)
+    with pytest.raises(Interrupted):
+        killed.run([fact("Anna Keller")])
+    (edit_id,) = following.registry.edits.unfinished()
+    monkeypatch.setattr(following.maker, "make", dies)
+    following.runner.run(edit_id)
+    end = following.registry.edits.end(edit_id)
+    assert end is not None
+    assert (end.state, end.activated) == (EditState.COMMITTED, True)
+    assert following.active == end.version

@@ -1,0 +1,108 @@
+"""Files that others name: what is not there, and what nobody names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from pydantic import BaseModel
+
+from contracts.edits import EditEnd, EditStep
+from contracts.versions import AliasRecord, VersionManifest
+from registry.acceptance import EditEntry
+from registry.artefacts import Pointer
+from registry.store import Store
+from registry.versions import VersionEntry
+
+Sound = Mapping[str, BaseModel | None]
+
+
+def missing(store: Store, sound: Sound) -> dict[str, str]:
+    """Keys that should be there and are not, each with what says so.
+
+    Args:
+        sound: every file that can be read, by key, with its record; None for a blob.
+    """
+    found = {key: f"a later number of {key.rpartition('/')[0]} is there" for key in _gaps(store)}
+    for file, named in named_by(store, sound):
+        if named not in found and not store.exists(named):
+            found[named] = f"{file} names it"
+    return found
+
+
+def unnamed(store: Store, sound: Sound) -> list[str]:
+    """Manifests and blobs that nothing names: what a crash between two puts leaves, sorted."""
+    named = {key for _, key in named_by(store, sound)}
+    copies = {key.partition("-")[2].removesuffix(".json") for key in sound if _is_manifest(key)}
+    return sorted(
+        key
+        for key in sound
+        if key not in named
+        and (_is_manifest(key) or key.startswith("blobs/"))
+        and key.rpartition("/")[2][:12] not in copies
+    )
+
+
+def named_by(store: Store, sound: Sound) -> Iterator[tuple[str, str]]:
+    """(a file, a key that it names), of all."""
+    entries = {
+        record.version: key for key, record in sound.items() if isinstance(record, VersionEntry)
+    }
+    for file, record in sound.items():
+        match record:
+            case EditEntry():
+                yield file, f"edits/{record.edit_id}/request.json"
+            case VersionEntry():
+                yield file, f"versions/{record.version}.json"
+            case Pointer():
+                yield file, _blob(record.blob)
+                if "/solutions/" in file:
+                    yield from ((file, _blob(blob)) for blob in _solved(store, record.blob))
+            case VersionManifest() if file.partition("/")[2].removesuffix(".json") in entries:
+                yield file, _blob(record.live)
+                yield from ((file, _blob(weight.blob)) for weight in record.weights)
+            case AliasRecord():
+                yield from ((file, _entry(version)) for version in record.versions)
+            case EditStep(manifest=str(digest)):
+                yield file, _blob(digest)
+            case EditEnd(version=str(version)):
+                yield file, _entry(version)
+
+
+def _gaps(store: Store) -> Iterator[str]:
+    """Numbers that are not there below the highest of their log."""
+    edits = [f"edits/{name}" for name in store.names("edits")]
+    aliases = [f"aliases/{name}" for name in store.names("aliases")]
+    for log in (*edits, *aliases, "versions/by-seq"):
+        first = 0 if log in aliases else -1  # aliases begin at 1
+        numbers = sorted(
+            int(name.removesuffix(".json"))
+            for name in store.names(log)
+            if re.fullmatch(r"\d+\.json", name)
+        )
+        for before, after in pairwise([first, *numbers]):
+            yield from (f"{log}/{number}.json" for number in range(before + 1, after))
+
+
+def _solved(store: Store, blob: str) -> list[str]:
+    """The blobs that a solution names; none if it is lost."""
+    try:
+        layers: list[dict[str, Any]] = json.loads(store.get(_blob(blob)) or b"[]")
+        return [str(layer["blob"]) for layer in layers]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _is_manifest(key: str) -> bool:
+    return re.fullmatch(r"versions/v\d+-[0-9a-f]{12}\.json", key) is not None
+
+
+def _entry(version: str) -> str:
+    return f"versions/by-seq/{version[1:].partition('-')[0]}.json"
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/sha256/{digest[:2]}/{digest}"
