@@ -18,7 +18,7 @@ from registry.aliases import Aliases
 from registry.audit_sources import change_of
 from registry.edits import Edits
 from registry.errors import RecordDamaged
-from registry.records import decode_record
+from registry.records import decode_record, encode_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 
@@ -113,14 +113,17 @@ class Audit:
                 digest=_digest(data),
                 previous=self._head,
             )
-            self._log.append(record.number, record)
+            # Not through the log, which goes on past a record that is gone: this is its place.
+            self._store.put_if_absent(key_of(record.number), encode_record(record))
             self._read_new()
 
     def _read_new(self) -> None:
         """Take in what was written since, by whomever."""
         for number in range(self._read + 1, self._log.tip() + 1):
             key = key_of(number)
-            data = self._store.get(key) or b""
+            data = self._store.get(key)
+            if data is None:
+                return  # gone: what it said is found again, and written in its place
             try:
                 self._written.add(decode_record(AuditRecord, key, data).source)
             except RecordDamaged as error:
