@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 from memit_core import Editor, Fact, HParams, LoadedModel, group_facts
-from memit_core.cache import Cache, MemoryCache
 from memit_core.model import Model
 from memit_core.target_scores import score_targets
 from tests.synthetic_world import RELATIONS, Edit, World
@@ -120,23 +119,18 @@ def questions(world: World, edits: Sequence[Edit], unseen: Sequence[Edit] = ()) 
     )
 
 
-def measure(loaded: LoadedModel, world: World) -> tuple[float, Efficacy]:
-    """Find λ on other facts, edit, and ask.
-
-    Returns:
-        λ, and the figures with it.
-    """
-    edits, cache = world.edits(EDITS), MemoryCache()
-    weight = found_weight(loaded, world, edits, cache)
-    (found,) = tried(loaded, world, questions(world, edits), (weight,), cache).values()
-    return weight, found
+def measure(loaded: LoadedModel, world: World, weight: float) -> Efficacy:
+    """Edit with this λ, and ask."""
+    asked = questions(world, world.edits(EDITS))
+    return tried(loaded, world, asked, (weight,))[weight]
 
 
-def found_weight(loaded: LoadedModel, world: World, unseen: Sequence[Edit], cache: Cache) -> float:
-    """The λ with the largest margin on as many other facts, none of which is among `unseen`; of
-    equal ones the largest, which spares other text most."""
-    edits = world.edits(len(unseen), seed=1, but=unseen)
-    outcomes = tried(loaded, world, questions(world, edits, unseen), WEIGHTS, cache)
+def found_weight(loaded: LoadedModel, world: World) -> float:
+    """The λ with the largest margin on as many other facts, none of which is among those measured;
+    of equal ones the largest, which spares other text most."""
+    unseen = world.edits(EDITS)
+    edits = world.edits(EDITS, seed=1, but=unseen)
+    outcomes = tried(loaded, world, questions(world, edits, unseen), WEIGHTS)
     return max(outcomes, key=lambda weight: (outcomes[weight].margin, weight))
 
 
@@ -145,10 +139,9 @@ def tried(
     world: World,
     asked: Questions,
     weights: Sequence[float],
-    cache: Cache,
 ) -> dict[float, Efficacy]:
     """Write the facts with each λ, and ask."""
-    editor = Editor(loaded, HPARAMS, corpus=world.text, cache=cache, z_dtype="float32")
+    editor = Editor(loaded, HPARAMS, corpus=world.text, z_dtype="float32")
     before = editor.base
     known, neighbours = said(before, asked.everything), said(before, asked.neighbours)
     efficacy = said(before, asked.edited)
@@ -205,7 +198,9 @@ def main(
     values = {}
     for family in families or FAMILIES:
         of_z, of_delta = agreement(family)
-        weight, found = measure(trained_model(family), the_world())
+        loaded = trained_model(family)
+        weight = found_weight(loaded, the_world())
+        found = measure(loaded, the_world(), weight)
         shown = (found.efficacy, found.other_wordings, found.neighbours)
         table.add_row(
             f"`{family}`",

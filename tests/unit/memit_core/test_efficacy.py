@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.family_efficacy import EDITS, measure, questions
+from benchmarks.family_efficacy import EDITS, found_weight, measure, questions
 from tests.tiny_models import TINY
 from tests.trained_models import the_world, trained_model
 
 FAST = ("gpt2", "llama", "gemma3")
+WEIGHT = {
+    "gpt2": 100,
+    "gptj": 100,
+    "gpt_neox": 100,
+    "gpt_neo": 300,
+    "opt": 100,
+    "bloom": 30,
+    "falcon": 300,
+    "falcon_new": 300,
+    "falcon_alibi": 300,
+    "phi": 300,
+    "phi3": 100,
+    "llama": 300,
+    "llama_tied": 100,
+    "llama_square": 100,
+    "mistral": 100,
+    "qwen2": 300,
+    "qwen3": 300,
+    "gemma2": 10,
+    "gemma3": 10,
+    "olmo2": 30,
+    "stablelm": 100,
+    "stablelm_parallel": 300,
+    "granite": 300,
+}
+"""λ by family, found on other facts by `python -m benchmarks.family_efficacy`."""
 UNMET = ("opt_projected", "smollm3")
 """Families that miss a bound; docs/models.md says by how much, and why."""
 
@@ -22,12 +48,16 @@ UNMET = ("opt_projected", "smollm3")
     ],
 )
 def test_fifty_facts_are_learned_in_any_words_and_others_stay(family: str) -> None:
-    _, found = measure(trained_model(family), the_world())
+    found = measure(trained_model(family), the_world(), WEIGHT[family])
     assert found.known >= 95
     assert found.efficacy_before <= 5
     assert found.efficacy >= 95
     assert found.other_wordings >= 90
     assert found.neighbours >= found.neighbours_before - 5
+
+
+def test_lambda_is_found_again() -> None:
+    assert found_weight(trained_model("gpt2"), the_world()) == WEIGHT["gpt2"]
 
 
 def test_the_facts_that_lambda_is_found_on_are_not_the_tested_ones() -> None:

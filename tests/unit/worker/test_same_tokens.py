@@ -19,7 +19,7 @@ from memit_core.tokens import continuation_row, encode_text, prefixed, prompt_ro
 from tests.tiny_tokenizers import BEGIN, BUILDERS, END, LOSSLESS, tiny_tokenizer_of
 from tests.unit.memit_core.fact_strategies import text, visible
 from worker.core_fact import core_fact
-from worker.engine.beginning import beginning
+from worker.engine.beginning import Encoder, beginning
 from worker.engine.text import REPLACEMENT, Detokenizer
 
 BORDERS = st.sampled_from(["", " ", "\n", "\t", '"', "$", "(", "info@", "は", BEGIN, END, "[x]\n"])
@@ -32,7 +32,7 @@ def served(kind: str, prompt: str) -> list[int]:
     task = GenerateTask(
         id="x", prompt=asked.prompt, version="v0-000000000000", sampling=Sampling(), deadline=9e9
     )
-    return beginning(task, tiny_tokenizer_of(kind), 10_000, {})
+    return beginning(task, Encoder(tiny_tokenizer_of(kind)), 10_000, {})
 
 
 @st.composite
