@@ -9,6 +9,7 @@ import redis as blocking
 from anyio import create_task_group
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import iter_route_contexts
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
@@ -105,6 +106,10 @@ def create_app(
     for router, _ in routers:
         api.include_router(router)
     app.include_router(api)
+    # A route by itself does not know the prefixes of the routers around its own.
+    app.state.paths = {
+        id(route.original_route): route.path_format for route in iter_route_contexts(app.routes)
+    }
     shapes = {router.prefix: shape for router, shape in routers if router.prefix}
     problems.install(app, settings.max_body_bytes, shapes)
     openapi.install(app)

@@ -199,7 +199,7 @@ class RequestTimer:
             metrics: Metrics = scope["state"]["context"].metrics
             metrics.http.labels(
                 method=scope["method"] if scope["method"] in _METHODS else "other",
-                route=getattr(scope.get("route"), "path", "unmatched"),
+                route=_label(scope),
                 status=status,
             ).observe(time.perf_counter() - begun)
 
@@ -217,3 +217,10 @@ class RequestTimer:
             if not started:
                 observe(500)
             raise
+
+
+def _label(scope: Scope) -> str:
+    """The path of the route that was found, with the prefixes of all routers around it."""
+    route = scope.get("route")
+    paths: dict[int, str] = scope["app"].state.paths
+    return paths.get(id(route), getattr(route, "path", "unmatched"))

@@ -41,6 +41,16 @@ def test_the_list(openai: OpenAI, edited: str, registry: Registry) -> None:
     assert found[f"{NAME}@base"].model_dump()["parent"] is None
 
 
+def test_requests_are_counted_by_their_whole_path(
+    openai: OpenAI, client: httpx2.Client, edited: str
+) -> None:
+    openai.models.list()
+    openai.models.retrieve(f"{NAME}@v1")
+    counted = client.get("/metrics").text
+    for route in ("/v1/models", "/v1/models/{model}", "/edits"):
+        assert f'route="{route}",status="20' in counted
+
+
 def test_any_other_name_resolves(openai: OpenAI, edited: str) -> None:
     for name in (NAME, f"{NAME}@v1", f"{NAME}@{edited}", f"{NAME}@active"):
         assert openai.models.retrieve(name).model_dump()["version"] == edited
