@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check simulate lock check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check simulate check-damage lock check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ HISTORIES ?= 10000
 FIRST ?= 0
 simulate: setup ## Histories of the registry with faults (HISTORIES=10000, FIRST=0: the first seed)
 	$(BIN)/python -m tests.simulation --histories $(HISTORIES) --first $(FIRST)
+
+check-damage: setup ## Every file of a registry damaged in every way, and repaired
+	MEMIT_DAMAGE=all $(BIN)/python -m pytest -n auto --dist worksteal tests/integration/test_damage.py
 
 # One resolution for every platform and Python; the images take cuts of it.
 COMPILE = $(UV) pip compile --quiet --config-file lock/uv.toml --universal --python-version 3.11 \

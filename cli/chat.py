@@ -10,13 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.client import Client, ProblemAnswer
+from cli.client import Client
 from cli.dataclass_command import command_of
 from cli.errors import CommandFailed
+from cli.generate import echo_stream
 from cli.options import DEFAULT_URL, Url
 from cli.sampling_options import SamplingOptions
-from contracts.errors import Problem
-from contracts.generation import EndEvent, TokenEvent
 from contracts.versions import ACTIVE
 
 HELP = "/version VERSION asks another version, /clear forgets the chat, /exit ends."
@@ -54,18 +53,8 @@ class Chat:
         """
         asked = [*self._messages, {"role": "user", "content": text}]
         body = {"messages": asked, "version": self.version, "stream": True, **self._sampling}
-        said = ""
-        for sent in self._client.events("POST", "/generate", body):
-            if sent.event == "error":
-                raise ProblemAnswer(Problem.model_validate_json(sent.data))
-            if sent.event == "token":
-                piece = TokenEvent.model_validate_json(sent.data).text
-                typer.echo(piece, nl=False)
-                said += piece
-            elif sent.event == "end":
-                typer.echo()
-                version = EndEvent.model_validate_json(sent.data).version
-                output.say(output.messages(), version, "dim")
+        said, end = echo_stream(self._client, body)
+        output.say(output.messages(), end.version, "dim")
         self._messages = [*asked, {"role": "assistant", "content": said}]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from json import dumps, loads
 from typing import Annotated, Any
@@ -62,8 +63,13 @@ class GenerateOptions(SamplingOptions):
 def run(options: GenerateOptions) -> None:
     body = options.body()
     with Client(options.url) as client:
+        if options.stream and options.json:
+            for name, data in _events(client, body):
+                typer.echo(dumps({"event": name, **loads(data)}, ensure_ascii=False))
+            return
         if options.stream:
-            _stream(client, body, options.json)
+            _, end = echo_stream(client, body)
+            _say(end.version, end.finish_reason, end.usage.completion_tokens)
             return
         answer = client.call("POST", "/generate", body=body)
         read = client.read(RootModel[Generations | Generation], answer).root
@@ -88,19 +94,32 @@ def run(options: GenerateOptions) -> None:
 generate = command_of(GenerateOptions, run, "generate")
 
 
-def _stream(client: Client, request: dict[str, Any], json: bool) -> None:
-    """Print the text, or with `json` one event a line, as it comes."""
+def echo_stream(client: Client, request: dict[str, Any]) -> tuple[str, EndEvent]:
+    """Print the text of one answer as it comes; that text, and how it ended.
+
+    Raises:
+        CommandFailed: the service refuses or breaks off.
+    """
+    said, end = "", None
+    for name, data in _events(client, request):
+        if name == "token":
+            piece = TokenEvent.model_validate_json(data).text
+            typer.echo(piece, nl=False)
+            said += piece
+        elif name == "end":
+            end = EndEvent.model_validate_json(data)
+            typer.echo()
+    if end is None:
+        raise CommandFailed(f"{client.url} broke off the answer")
+    return said, end
+
+
+def _events(client: Client, request: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for sent in client.events("POST", "/generate", request):
         if sent.event == "error":
             raise ProblemAnswer(Problem.model_validate_json(sent.data))
-        if json and sent.event in ("start", "token", "end"):
-            typer.echo(dumps({"event": sent.event, **loads(sent.data)}, ensure_ascii=False))
-        elif sent.event == "token":
-            typer.echo(TokenEvent.model_validate_json(sent.data).text, nl=False)
-        elif sent.event == "end":
-            end = EndEvent.model_validate_json(sent.data)
-            typer.echo()
-            _say(end.version, end.finish_reason, end.usage.completion_tokens)
+        if sent.event in ("start", "token", "end"):
+            yield sent.event, sent.data
 
 
 def _say(version: str, finish_reason: str, tokens: int) -> None:

@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from contracts.limits import (
-    MAX_GENERATE_CHARS,
-    MAX_MESSAGES,
-)
+from contracts.limits import MAX_GENERATE_CHARS, MAX_MESSAGES
 
 
 class Message(BaseModel):
@@ -39,16 +36,12 @@ Messages = Annotated[
 ]
 
 
-def final_message_goes_on(going_on: bool, info: ValidationInfo) -> bool:
-    """Validator of `continue_final_message`, which needs an assistant's turn at the end.
-
-    Raises:
-        ValueError: there is none.
-    """
+def _ends_with_the_assistant(going_on: bool, info: ValidationInfo) -> bool:
     messages: list[Message] | None = info.data.get("messages", [])
     if going_on and messages != [] and (messages is None or messages[-1].role != "assistant"):
         raise ValueError("needs messages that end with an assistant's turn")
     return going_on
 
 
-ContinueFinalMessage = Annotated[bool, AfterValidator(final_message_goes_on)]
+ContinueFinalMessage = Annotated[bool, AfterValidator(_ends_with_the_assistant)]
+"""Needs `messages` before it that end with an assistant's turn."""

@@ -9,10 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.chats import ContinueFinalMessage, Message, Messages
 from contracts.errors import Problem
 from contracts.ids import VersionId
-from contracts.limits import (
-    MAX_GENERATE_CHARS,
-    MAX_TASKS,
-)
+from contracts.limits import MAX_GENERATE_CHARS, MAX_TASKS
 from contracts.sampling import Sampling
 from contracts.versions import ACTIVE
 
@@ -145,6 +142,11 @@ class TokenLogprob(BaseModel):
         description="the likeliest tokens in its place, the likeliest first",
         examples=[[{"token": " Rome", "token_id": 7733, "logprob": -0.11, "top": []}]],
     )
+
+    @property
+    def is_part(self) -> bool:
+        """It is a part of a character, without text of its own."""
+        return "\N{REPLACEMENT CHARACTER}" in self.token
 
 
 class TokenEvent(BaseModel):

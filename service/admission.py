@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -222,7 +221,6 @@ async def admit(
         RedisError: Redis does not answer.
     """
     timer = Timer(context.metrics)
-    seconds = context.settings.start_timeout
     refs = [question.version for question in questions]
     pins = await run_sync(_pins, context.registry, refs, sticky)
     tasks = [
@@ -231,12 +229,12 @@ async def admit(
             version=pin,
             sampling=sampling,
             cut_to_fit=cut_to_fit,
-            deadline=time.time() + seconds,
+            deadline=0.0,  # each has its own, from when it is sent
             **question.beginning,
         )
         for question, pin in zip(questions, pins, strict=True)
     ]
-    ticket.flight = flight = Flight(context.engines, tasks, seconds)
+    ticket.flight = flight = Flight(context.engines, tasks, context.settings.start_timeout)
     await flight.begin()
     return Admitted(ticket, tasks, flight.events(), timer)
 

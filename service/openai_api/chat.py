@@ -25,7 +25,6 @@ from service.openai_api.asking import ask
 from service.openai_api.requests import ChatRequest
 
 CHUNK = "chat.completion.chunk"
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 router = APIRouter()
 
@@ -92,9 +91,8 @@ def _top(one: TokenLogprob) -> TokenProbability:
 
 
 def _probability(one: TokenLogprob) -> dict[str, Any]:
-    part = REPLACEMENT in one.token
     return {
         "token": one.token,
         "logprob": one.logprob,
-        "bytes": None if part else list(one.token.encode()),
+        "bytes": None if one.is_part else list(one.token.encode()),
     }

@@ -14,7 +14,6 @@ from service.openai_api.asking import ask
 from service.openai_api.requests import CompletionRequest
 
 KIND = "text_completion"
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 router = APIRouter()
 
@@ -85,7 +84,7 @@ def _logprobs(events: list[TokenEvent], offset: int = 0) -> Logprobs:
             found.append(one)
             offsets.append(offset + min(within, len(event.text)))
             # A part of a character has no text of its own: the whole begins with its first part.
-            within += 0 if REPLACEMENT in one.token else len(one.token)
+            within += 0 if one.is_part else len(one.token)
         offset += len(event.text)
     return Logprobs(
         tokens=[one.token for one in found],
