@@ -70,8 +70,8 @@ COMPILE = $(UV) pip compile --quiet --config-file lock/uv.toml --universal --pyt
   pyproject.toml --group build
 lock: setup ## Renew lock/ with the newest releases that the ranges in pyproject.toml allow
 	$(COMPILE) --extra dev --upgrade --output-file lock/dev.txt
-	$(COMPILE) --extra worker --constraints lock/dev.txt --upgrade --output-file lock/worker.txt
-	$(COMPILE) --extra service --constraints lock/dev.txt --upgrade --output-file lock/service.txt
+	$(COMPILE) --extra worker --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/worker.txt
+	$(COMPILE) --extra service --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/service.txt
 
 # The ends of the ranges, as `pip install` beside other things may meet them: the fast tests and the
 # demo, each in an environment of its own. Gigabytes: torch comes as the index has it. The oldest
