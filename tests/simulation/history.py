@@ -36,11 +36,13 @@ class Process:
         self._script = script
         self._once = once
         self._steps: Iterator[None] | None = None
-        self._registry = history.open(self)
+        self._registry: Registry | None = None
 
     def step(self) -> None:
         """Go on to the next pause, or begin again."""
         self.running = True
+        if self._registry is None:
+            self._registry = self._history.open(self)
         if self._steps is None:
             self._steps = self._script(self._registry)
         try:
@@ -56,7 +58,7 @@ class Process:
 
     def restart(self) -> None:
         """Begin anew, knowing nothing."""
-        self._steps, self._registry = None, self._history.open(self)
+        self._steps = self._registry = None
 
 
 class History:
