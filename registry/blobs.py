@@ -17,7 +17,7 @@ class Blobs:
         self._store = store
 
     def put(self, data: bytes) -> str:
-        """Keep `data`; its digest. A damaged blob in its place is quarantined and replaced.
+        """Keep `data`; its digest. A damaged blob in its place is replaced, and kept aside.
 
         Raises:
             StorageError: the storage is full or broken.
@@ -25,9 +25,12 @@ class Blobs:
         digest = hashlib.sha256(data).hexdigest()
         key = _key(digest)
         while not self._store.put_if_absent(key, data):
-            if self._store.get(key) == data:
+            found = self._store.get(key)
+            if found == data:
                 break
-            self.quarantine(digest)
+            if found is not None:
+                self._store.replace_damaged(key, data)
+                break
         return digest
 
     def get(self, digest: str) -> bytes:

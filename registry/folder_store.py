@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,9 +84,20 @@ class FolderStore:
                 return []
         return sorted(name for name in found if PART.fullmatch(name))
 
+    def replace_damaged(self, key: str, data: bytes) -> None:
+        path, target = self._path(key), self._path(_aside(key))
+        with _as_storage_error(key):
+            _make_folder(target.parent)
+            _make_folder(path.parent)
+            with suppress(FileNotFoundError):  # somebody else has set it aside
+                target.hardlink_to(path)
+                _sync_folder(target.parent)
+            with _written_beside(path, data) as temporary:
+                temporary.replace(path)
+                _sync_folder(path.parent)
+
     def set_aside(self, key: str) -> str | None:
-        path = self._path(key)
-        aside = f"quarantine/{path.name}.{uuid.uuid4().hex}"
+        path, aside = self._path(key), _aside(key)
         target = self._path(aside)
         with _as_storage_error(key):
             _make_folder(target.parent)
@@ -132,12 +143,7 @@ def _as_storage_error(key: str) -> Iterator[None]:
 
 def _link_new(path: Path, data: bytes) -> bool:
     """Write `data` beside `path` and link it there; False if another writer was first."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _written_beside(path, data) as temporary:
         try:
             path.hardlink_to(temporary)
             won = True
@@ -145,9 +151,25 @@ def _link_new(path: Path, data: bytes) -> bool:
             # A network file system may repeat a link that had succeeded (open(2), O_EXCL).
             won = temporary.stat().st_nlink == 2
         _sync_folder(path.parent)
+    return won
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file with `data` in the folder of `path`, gone at the end."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    return won
+
+
+def _aside(key: str) -> str:
+    return f"quarantine/{parts_of(key)[-1]}.{uuid.uuid4().hex}"
 
 
 def _older(path: Path, than: float) -> bool:

@@ -47,10 +47,18 @@ class Store(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Sorted names of what lies directly under `prefix`; empty if there is nothing."""
 
+    def replace_damaged(self, key: str, data: bytes) -> None:
+        """Put the right bytes over damaged ones, a copy of which goes into `quarantine/`.
+
+        At any time `key` has the ones or the others. Only for bytes that the key itself proves
+        right, so that all who call this put the same.
+        """
+
     def set_aside(self, key: str) -> str | None:
         """Move what is under `key` into `quarantine/`; the new key, or None if nothing was there.
 
-        Only for bytes that are known to be damaged: the key is free again afterwards.
+        Only for bytes that are known to be damaged: the key is free again afterwards. Where the
+        right ones are known, `replace_damaged` leaves no moment without either.
         """
 
 

@@ -247,7 +247,7 @@ class Versions:
     def restore_manifest(self, version: VersionId) -> bool:
         """Put a manifest again that is damaged or gone, if its copy is whole; False if not.
 
-        The damaged file is set aside. Readers take the copy meanwhile.
+        The damaged file is kept aside. Readers take the copy meanwhile.
         """
         copy = self._copy(version)
         if copy is None:
@@ -255,8 +255,9 @@ class Versions:
         try:
             _decoded(version, self._store.get(_key(version)))
         except ManifestDamaged:
-            self._store.set_aside(_key(version))
-            return self._store.put_if_absent(_key(version), copy[1])
+            if not self._store.put_if_absent(_key(version), copy[1]):
+                self._store.replace_damaged(_key(version), copy[1])
+            return True
         return False
 
     def _load(self, version: str) -> VersionManifest:

@@ -116,6 +116,18 @@ class FaultyStore:
         below = (key for key in self.disk.files if key.startswith(f"{prefix}/"))
         return sorted({key.split("/")[depth] for key in below})
 
+    def replace_damaged(self, key: str, data: bytes) -> None:
+        self._begin("replace", key)
+        files = self.disk.files
+        if key in files:
+            files[f"quarantine/{key.rpartition('/')[2]}.{len(files)}"] = files[key]
+        chance = self._draw.random()
+        if chance < self._rates.killed:
+            raise Killed(key)
+        files[key] = data
+        if chance < self._rates.killed + self._rates.unanswered:
+            raise StorageError(f"{key}: no answer")
+
     def set_aside(self, key: str) -> str | None:
         self._begin("set aside", key)
         if key not in self.disk.files:

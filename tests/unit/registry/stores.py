@@ -52,6 +52,13 @@ class MemoryStore:
             below = [key for key in self.files if key.startswith(f"{prefix}/")]
         return sorted({key.split("/")[depth] for key in below})
 
+    def replace_damaged(self, key: str, data: bytes) -> None:
+        aside = f"quarantine/{parts_of(key)[-1]}.{uuid.uuid4().hex}"
+        with self._lock:
+            if key in self.files:
+                self.files[aside] = self.files[key]
+            self.files[key] = data
+
     def set_aside(self, key: str) -> str | None:
         aside = f"quarantine/{parts_of(key)[-1]}.{uuid.uuid4().hex}"
         with self._lock:
@@ -114,6 +121,9 @@ class Wrapped:
 
     def names(self, prefix: str) -> list[str]:
         return self.inner.names(prefix)
+
+    def replace_damaged(self, key: str, data: bytes) -> None:
+        self.inner.replace_damaged(key, data)
 
     def set_aside(self, key: str) -> str | None:
         return self.inner.set_aside(key)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from registry import Registry
+from registry import FolderStore, Registry
 from registry.errors import BlobDamaged, BlobMissing
 from tests.unit.registry.stores import damage
 
@@ -96,6 +98,19 @@ def test_putting_the_bytes_again_mends_a_damaged_blob(registry: Registry) -> Non
     assert registry.blobs.get(digest) == DATA
     [aside] = registry.store.names("quarantine")
     assert registry.store.get(f"quarantine/{aside}") == DATA[:10]
+
+
+def test_while_many_mend_a_blob_it_is_never_missing(tmp_path: Path) -> None:
+    """A commit that looks in between must find it."""
+    blobs = Registry(FolderStore(tmp_path)).blobs
+    digest = blobs.put(DATA)
+    for _ in range(20):
+        damage(FolderStore(tmp_path), key_of(digest), DATA[:10])
+        with ThreadPoolExecutor(4) as pool:
+            mending = [pool.submit(blobs.put, DATA) for _ in range(4)]
+            while not all(one.done() for one in mending):
+                assert blobs.has(digest)
+        assert blobs.get(digest) == DATA
 
 
 def test_a_sound_or_missing_blob_is_not_quarantined(registry: Registry) -> None:

@@ -87,6 +87,7 @@ def test_a_key_that_is_not_a_plain_path_is_refused(store: Store, key: str) -> No
         lambda: store.exists(key),
         lambda: store.names(key),
         lambda: store.set_aside(key),
+        lambda: store.replace_damaged(key, b"x"),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="not a safe key"):
@@ -187,6 +188,20 @@ def test_set_aside_frees_the_key_and_keeps_the_bytes(store: Store) -> None:
     assert store.get(aside) == b"damaged"
     assert store.set_aside("blobs/sha256/ab/digest") is None
     assert store.put_if_absent("blobs/sha256/ab/digest", b"sound")
+
+
+def test_damaged_bytes_are_replaced_and_kept_aside(store: Store) -> None:
+    key = "blobs/sha256/ab/digest"
+    store.put_if_absent(key, b"damaged")
+    store.replace_damaged(key, b"sound")
+    assert store.get(key) == b"sound"
+    [aside] = store.names("quarantine")
+    assert store.get(f"quarantine/{aside}") == b"damaged"
+
+    store.set_aside(key)
+    store.replace_damaged(key, b"sound")
+    assert store.get(key) == b"sound", "also where somebody else has set it aside"
+    assert len(store.names("quarantine")) == 2
 
 
 def test_of_many_threads_one_wins_and_all_read_its_bytes(store: Store) -> None:
