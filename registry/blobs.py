@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from contracts.ids import DIGEST
-from registry.errors import BlobDamaged, BlobMissing
+from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
 from registry.store import Store
 
 
@@ -24,11 +25,11 @@ class Blobs:
         """
         digest = hashlib.sha256(data).hexdigest()
         key = _key(digest)
-        while not self._store.put_if_absent(key, data):
-            if self._store.get(key) == data:
-                break
+        while True:
+            with suppress(RecordDamaged):
+                if self._store.put_if_absent(key, data) or self._store.get(key) == data:
+                    return digest
             self.quarantine(digest)
-        return digest
 
     def get(self, digest: str) -> bytes:
         """The bytes of this digest, verified.
@@ -38,7 +39,8 @@ class Blobs:
             BlobDamaged: there is one, but its bytes hash to something else.
             ValueError: `digest` is not a digest.
         """
-        data = self._store.get(_key(digest))
+        with _named(digest):
+            data = self._store.get(_key(digest))
         if data is None:
             raise BlobMissing(digest)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -53,7 +55,8 @@ class Blobs:
             BlobDamaged: its bytes hash to something else; raised instead of the last piece.
             ValueError: `digest` is not a digest.
         """
-        pieces = self._store.stream(_key(digest))
+        with _named(digest):
+            pieces = self._store.stream(_key(digest))
         if pieces is None:
             raise BlobMissing(digest)
         return _verified(digest, pieces)
@@ -65,7 +68,8 @@ class Blobs:
             BlobMissing: there is no such blob.
             ValueError: `digest` is not a digest.
         """
-        pieces = self._store.stream(_key(digest), start, stop)
+        with _named(digest):
+            pieces = self._store.stream(_key(digest), start, stop)
         if pieces is None:
             raise BlobMissing(digest)
         return pieces
@@ -94,10 +98,21 @@ class Blobs:
             return
         except BlobDamaged:
             aside = self._store.set_aside(_key(digest))
-            moved = None if aside is None else self._store.get(aside)
+            moved = None
+            with suppress(RecordDamaged):
+                moved = None if aside is None else self._store.get(aside)
             if moved is not None and hashlib.sha256(moved).hexdigest() == digest:
                 # Another process was quicker: this was already its replacement.
                 self._store.put_if_absent(_key(digest), moved)
+
+
+@contextmanager
+def _named(digest: str) -> Iterator[None]:
+    """A link in the place of a blob is a damaged blob."""
+    try:
+        yield
+    except RecordDamaged as error:
+        raise BlobDamaged(digest) from error
 
 
 def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -96,7 +96,7 @@ def keys_under(store: Store, prefix: str) -> Iterator[str]:
         else:
             try:
                 below = list(keys_under(store, key))
-            except StorageError:
+            except (StorageError, RecordDamaged):
                 below = [key]  # no folder; or whoever reads it is told why it cannot be read
             yield from below
 

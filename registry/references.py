@@ -14,6 +14,7 @@ from contracts.edits import EditEnd, EditStep
 from contracts.versions import AliasRecord, VersionManifest
 from registry.acceptance import EditEntry
 from registry.artefacts import Pointer
+from registry.errors import RecordDamaged
 from registry.store import Store
 from registry.versions import VersionEntry
 
@@ -28,7 +29,7 @@ def missing(store: Store, sound: Sound) -> dict[str, str]:
     """
     found = {key: f"a later number of {key.rpartition('/')[0]} is there" for key in _gaps(store)}
     for file, named in named_by(store, sound):
-        if named not in found and not store.exists(named):
+        if named not in found and not _there(store, named):
             found[named] = f"{file} names it"
     return found
 
@@ -74,17 +75,33 @@ def named_by(store: Store, sound: Sound) -> Iterator[tuple[str, str]]:
 
 def _gaps(store: Store) -> Iterator[str]:
     """Numbers that are not there below the highest of their log."""
-    edits = [f"edits/{name}" for name in store.names("edits")]
-    aliases = [f"aliases/{name}" for name in store.names("aliases")]
+    edits = [f"edits/{name}" for name in _names(store, "edits")]
+    aliases = [f"aliases/{name}" for name in _names(store, "aliases")]
     for log in (*edits, *aliases, "versions/by-seq"):
         first = 0 if log in aliases else -1  # aliases begin at 1
         numbers = sorted(
             int(name.removesuffix(".json"))
-            for name in store.names(log)
+            for name in _names(store, log)
             if re.fullmatch(r"\d+\.json", name)
         )
         for before, after in pairwise([first, *numbers]):
             yield from (f"{log}/{number}.json" for number in range(before + 1, after))
+
+
+def _names(store: Store, folder: str) -> list[str]:
+    """As `Store.names`; none below a symbolic link, which is a finding of its own."""
+    try:
+        return store.names(folder)
+    except RecordDamaged:
+        return []
+
+
+def _there(store: Store, key: str) -> bool:
+    """As `Store.exists`; what lies beyond a symbolic link is not gone."""
+    try:
+        return store.exists(key)
+    except RecordDamaged:
+        return True
 
 
 def _solved(store: Store, blob: str) -> list[str]:
