@@ -24,6 +24,7 @@ from cli.export import export
 from cli.generate import generate
 from cli.import_version import import_version
 from cli.keys import app as keys_app
+from cli.prune import prune
 from cli.rebase import rebase
 from cli.serve import serve
 
@@ -67,6 +68,7 @@ for command in (
     rebase,
     export,
     doctor,
+    prune,
 ):
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))

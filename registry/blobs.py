@@ -24,7 +24,7 @@ class Blobs:
             StorageError: the storage is full or broken.
         """
         digest = hashlib.sha256(data).hexdigest()
-        key = _key(digest)
+        key = blob_key(digest)
         while True:
             with suppress(RecordDamaged):
                 if self._store.put_if_absent(key, data) or self._store.get(key) == data:
@@ -40,7 +40,7 @@ class Blobs:
             ValueError: `digest` is not a digest.
         """
         with _named(digest):
-            data = self._store.get(_key(digest))
+            data = self._store.get(blob_key(digest))
         if data is None:
             raise BlobMissing(digest)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -56,7 +56,7 @@ class Blobs:
             ValueError: `digest` is not a digest.
         """
         with _named(digest):
-            pieces = self._store.stream(_key(digest))
+            pieces = self._store.stream(blob_key(digest))
         if pieces is None:
             raise BlobMissing(digest)
         return _verified(digest, pieces)
@@ -69,7 +69,7 @@ class Blobs:
             ValueError: `digest` is not a digest.
         """
         with _named(digest):
-            pieces = self._store.stream(_key(digest), start, stop)
+            pieces = self._store.stream(blob_key(digest), start, stop)
         if pieces is None:
             raise BlobMissing(digest)
         return pieces
@@ -80,11 +80,11 @@ class Blobs:
         Raises:
             ValueError: `digest` is not a digest.
         """
-        return self._store.size(_key(digest))
+        return self._store.size(blob_key(digest))
 
     def has(self, digest: str) -> bool:
         """Whether a blob of this name is there; its bytes are not looked at."""
-        return self._store.exists(_key(digest))
+        return self._store.exists(blob_key(digest))
 
     def quarantine(self, digest: str) -> None:
         """Rename a damaged blob aside, so that a sound one can be put; a sound one stays.
@@ -97,13 +97,13 @@ class Blobs:
         except BlobMissing:
             return
         except BlobDamaged:
-            aside = self._store.set_aside(_key(digest))
+            aside = self._store.set_aside(blob_key(digest))
             moved = None
             with suppress(RecordDamaged):
                 moved = None if aside is None else self._store.get(aside)
             if moved is not None and hashlib.sha256(moved).hexdigest() == digest:
                 # Another process was quicker: this was already its replacement.
-                self._store.put_if_absent(_key(digest), moved)
+                self._store.put_if_absent(blob_key(digest), moved)
 
 
 @contextmanager
@@ -127,7 +127,12 @@ def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield held
 
 
-def _key(digest: str) -> str:
+def blob_key(digest: str) -> str:
+    """Where the blob of this digest lies.
+
+    Raises:
+        ValueError: it is not a digest.
+    """
     if not DIGEST.fullmatch(digest):
         raise ValueError(f"not a digest: {digest!r}")
     return f"blobs/sha256/{digest[:2]}/{digest}"

@@ -79,7 +79,7 @@ class FolderStore:
         with _as_storage_error(prefix):
             try:
                 with opened(self.root, parts_of(prefix)) as folder:
-                    found = os.listdir(folder)
+                    found = os.listdir(folder)  # noqa: PTH208 - of a descriptor
             except FileNotFoundError:
                 return []
         return sorted(name for name in found if PART.fullmatch(name))
@@ -185,7 +185,7 @@ def _link_new(folder: int, name: str, data: bytes) -> bool:
     """Write `data` beside `name` and link it there; False if another writer was first."""
     temporary = f".{uuid.uuid4().hex}.tmp"
     new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open(os.open(temporary, new, 0o666, dir_fd=folder), "wb") as file:
+    with open(os.open(temporary, new, 0o666, dir_fd=folder), "wb") as file:  # noqa: PTH123
         try:
             file.write(data)
             file.flush()

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +62,7 @@ def open_file(folder: int, name: str) -> BinaryIO:
         return os.open(path, flags | os.O_NOFOLLOW, dir_fd=folder)
 
     try:
-        return open(name, "rb", opener=opener)  # noqa: SIM115 - for the caller to close
+        return open(name, "rb", opener=opener)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise SymbolicLink(name) from error
@@ -94,10 +94,8 @@ def _below(here: int, part: str, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-    try:
+    with suppress(FileExistsError):  # another writer's
         os.mkdir(part, dir_fd=here)
-    except FileExistsError:
-        pass  # another writer's, which syncs it as well
     os.fsync(here)
     return os.open(part, flags, dir_fd=here)
 
