@@ -11,6 +11,7 @@ from cli import output
 from cli.alias import alias
 from cli.api_key import keyed
 from cli.audit import app as audit_app
+from cli.backup import backup
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
 from cli.chat import chat
@@ -69,6 +70,7 @@ for command in (
     export,
     doctor,
     prune,
+    backup,
 ):
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))

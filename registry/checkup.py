@@ -128,11 +128,19 @@ def read(store: Store, key: str) -> BaseModel | None:
     if key.startswith("blobs/"):
         _check_blob(store, key)
         return None
-    data = store.get(key) or b""
+    return checked(key, store.get(key) or b"")
+
+
+def checked(key: str, data: bytes) -> BaseModel | None:
+    """The record in `data`; None where this does not know the kind: of keys, the audit log.
+
+    Raises:
+        RecordDamaged: it is none of the kind that belongs under this key.
+    """
     for pattern, kind in _RECORDS:
         if re.fullmatch(pattern, key):
             return decode_record(kind, key, data)
-    return _manifest(key, data)
+    return _manifest(key, data) if key.partition("/")[0] in FOLDERS else None
 
 
 def _check_blob(store: Store, key: str) -> None:

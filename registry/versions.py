@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from contextlib import suppress
 from functools import lru_cache
 
 from pydantic import BaseModel
@@ -281,9 +282,13 @@ class Versions:
 
     def _given_up(self, blob: str) -> bool:
         """Whether this is a blob of weights that were given up, for whatever version."""
-        return blob in self._releases.blobs() or any(
-            blob in self._read(version).blobs for version in self._releases.versions()
-        )
+        if blob in self._releases.blobs():
+            return True
+        for version in self._releases.versions():
+            with suppress(ManifestDamaged):
+                if blob in self._read(version).blobs:
+                    return True
+        return False
 
     def _load(self, version: str) -> VersionManifest:
         try:
