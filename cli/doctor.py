@@ -13,7 +13,7 @@ from cli import output
 from cli.errors import CommandFailed
 from contracts.settings import Settings
 from registry.checkup import Checkup, Finding, examine
-from registry.errors import StorageError
+from registry.errors import RegistryError
 from registry.folder_store import FolderStore
 from registry.registry import Registry
 from registry.repair import repair as mend
@@ -47,7 +47,7 @@ def doctor(
         raise CommandFailed(f"{settings.registry_path}: there is no registry")
     try:
         found = _examined(FolderStore(settings.registry_path), repair)
-    except StorageError as error:
+    except RegistryError as error:
         raise CommandFailed(str(error)) from error
     if json:
         output.print_json(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from cli.api_key import keyed
 from cli.client import Client
 from cli.errors import CommandFailed
 from cli.options import Home, Json, RegistryUrl, settings_of
+from cli.spans import seconds_of
 from contracts.errors import ServiceError
 from contracts.keys import LOCAL, Key, KeyRequest, NewKey, Scope
 from registry.errors import RegistryError
@@ -31,8 +31,6 @@ app = typer.Typer(
 )
 
 T = TypeVar("T")
-_SPAN = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class KeyList(RootModel[list[Key]]):
@@ -67,7 +65,7 @@ def create(
             name=name,
             scopes=scope,
             aliases=alias or None,
-            expires_at=None if expires is None else time.time() + seconds_of(expires),
+            expires_at=None if expires is None else time.time() + seconds_of("--expires", expires),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
         )
@@ -136,18 +134,6 @@ def revoke(
 app.command()(keyed(create))
 app.command("list")(keyed(list_keys))
 app.command()(keyed(revoke))
-
-
-def seconds_of(span: str) -> float:
-    """Seconds of `90m`, `12h`, `30d` or `4w`.
-
-    Raises:
-        CommandFailed: it is none of these.
-    """
-    found = _SPAN.fullmatch(span)
-    if found is None:
-        raise CommandFailed(f"--expires {span}: must be as in 90m, 12h, 30d or 4w")
-    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def _directly(home: Path | None, work: Callable[[Keys], T]) -> T:

@@ -11,6 +11,7 @@ from cli import output
 from cli.alias import alias
 from cli.api_key import keyed
 from cli.audit import app as audit_app
+from cli.backup import backup
 from cli.browse import activate, facts, versions
 from cli.calibrate import calibrate
 from cli.chat import chat
@@ -24,6 +25,7 @@ from cli.export import export
 from cli.generate import generate
 from cli.import_version import import_version
 from cli.keys import app as keys_app
+from cli.prune import prune
 from cli.rebase import rebase
 from cli.serve import serve
 
@@ -67,6 +69,8 @@ for command in (
     rebase,
     export,
     doctor,
+    prune,
+    backup,
 ):
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))

@@ -97,6 +97,11 @@ class VersionManifest(BaseModel):
     software: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
 
+    @property
+    def blobs(self) -> list[Digest]:
+        """The blobs of its weights, each once."""
+        return list(dict.fromkeys(weight.blob for weight in self.weights))
+
 
 class Version(VersionManifest):
     """A version as clients see it: its manifest, its id, and the aliases that name it."""
@@ -128,6 +133,11 @@ class Version(VersionManifest):
     aliases: list[str] = Field(default_factory=list)
     full_report: FullReport | None = Field(
         default=None, description="on all live facts; follows some time after the commit, if at all"
+    )
+    weights_kept: bool = Field(
+        default=True,
+        description="false: `memit prune` removed its weights; they are solved again from its "
+        "facts when they are asked for",
     )
 
 

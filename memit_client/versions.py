@@ -59,6 +59,8 @@ class Version(Model):
     report: Report | None = None
     full_report: FullReport | None = None
     """Follows some time after the commit."""
+    weights_kept: bool = True
+    """False: they were removed, and are solved again when they are asked for."""
 
 
 class Ledger(Model):

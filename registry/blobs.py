@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from contracts.ids import DIGEST
-from registry.errors import BlobDamaged, BlobMissing
+from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
 from registry.store import Store
 
 
@@ -23,14 +24,11 @@ class Blobs:
             StorageError: the storage is full or broken.
         """
         digest = hashlib.sha256(data).hexdigest()
-        key = _key(digest)
-        while not self._store.put_if_absent(key, data):
-            found = self._store.get(key)
-            if found == data:
-                break
-            if found is not None:
-                self._store.replace_damaged(key, data)
-                break
+        key = blob_key(digest)
+        with suppress(RecordDamaged):
+            if self._store.put_if_absent(key, data) or self._store.get(key) == data:
+                return digest
+        self._store.replace_damaged(key, data)
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -41,7 +39,8 @@ class Blobs:
             BlobDamaged: there is one, but its bytes hash to something else.
             ValueError: `digest` is not a digest.
         """
-        data = self._store.get(_key(digest))
+        with _named(digest):
+            data = self._store.get(blob_key(digest))
         if data is None:
             raise BlobMissing(digest)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -56,7 +55,8 @@ class Blobs:
             BlobDamaged: its bytes hash to something else; raised instead of the last piece.
             ValueError: `digest` is not a digest.
         """
-        pieces = self._store.stream(_key(digest))
+        with _named(digest):
+            pieces = self._store.stream(blob_key(digest))
         if pieces is None:
             raise BlobMissing(digest)
         return _verified(digest, pieces)
@@ -68,7 +68,8 @@ class Blobs:
             BlobMissing: there is no such blob.
             ValueError: `digest` is not a digest.
         """
-        pieces = self._store.stream(_key(digest), start, stop)
+        with _named(digest):
+            pieces = self._store.stream(blob_key(digest), start, stop)
         if pieces is None:
             raise BlobMissing(digest)
         return pieces
@@ -79,11 +80,11 @@ class Blobs:
         Raises:
             ValueError: `digest` is not a digest.
         """
-        return self._store.size(_key(digest))
+        return self._store.size(blob_key(digest))
 
     def has(self, digest: str) -> bool:
         """Whether a blob of this name is there; its bytes are not looked at."""
-        return self._store.exists(_key(digest))
+        return self._store.exists(blob_key(digest))
 
     def quarantine(self, digest: str) -> None:
         """Rename a damaged blob aside, so that a sound one can be put; a sound one stays.
@@ -96,11 +97,22 @@ class Blobs:
         except BlobMissing:
             return
         except BlobDamaged:
-            aside = self._store.set_aside(_key(digest))
-            moved = None if aside is None else self._store.get(aside)
+            aside = self._store.set_aside(blob_key(digest))
+            moved = None
+            with suppress(RecordDamaged):
+                moved = None if aside is None else self._store.get(aside)
             if moved is not None and hashlib.sha256(moved).hexdigest() == digest:
                 # Another process was quicker: this was already its replacement.
-                self._store.put_if_absent(_key(digest), moved)
+                self._store.put_if_absent(blob_key(digest), moved)
+
+
+@contextmanager
+def _named(digest: str) -> Iterator[None]:
+    """A link in the place of a blob is a damaged blob."""
+    try:
+        yield
+    except RecordDamaged as error:
+        raise BlobDamaged(digest) from error
 
 
 def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -115,7 +127,12 @@ def _verified(digest: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield held
 
 
-def _key(digest: str) -> str:
+def blob_key(digest: str) -> str:
+    """Where the blob of this digest lies.
+
+    Raises:
+        ValueError: it is not a digest.
+    """
     if not DIGEST.fullmatch(digest):
         raise ValueError(f"not a digest: {digest!r}")
     return f"blobs/sha256/{digest[:2]}/{digest}"

@@ -19,10 +19,11 @@ from registry.kinds import kind_of
 from registry.records import decode_record
 from registry.references import missing, unnamed
 from registry.registry import Registry
+from registry.releases import Release
 from registry.store import Store
 from registry.versions import VersionEntry
 
-FOLDERS = ("aliases", "blobs", "edits", "idempotency", "models", "versions")
+FOLDERS = ("aliases", "blobs", "edits", "idempotency", "models", "releases", "versions")
 
 _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"edits/by-seq/\d+\.json", EditEntry),
@@ -34,6 +35,7 @@ _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"aliases/[^/]+/\d+\.json", AliasRecord),
     (r"idempotency/.*", Idempotency),
     (r"models/.*", Pointer),
+    (r"releases/\d+\.json", Release),
 ]
 
 
@@ -68,14 +70,11 @@ def examine(registry: Registry) -> Checkup:
         StorageError: the storage fails.
     """
     store = registry.store
-    sound: dict[str, BaseModel | None] = {}
-    findings: dict[str, Finding] = {}
-    for folder in FOLDERS:
-        for key in keys_under(store, folder):
-            try:
-                sound[key] = _read(store, key)
-            except RecordDamaged as error:
-                findings[key] = _finding(key, str(error).partition(" is damaged: ")[2])
+    sound, damaged = read_all(store)
+    findings = {
+        error.key: _finding(error.key, str(error).partition(" is damaged: ")[2])
+        for error in damaged
+    }
     for key, named_by in missing(store, sound).items():
         if key not in findings:
             findings[key] = _finding(key, f"it is gone; {named_by}")
@@ -87,6 +86,25 @@ def examine(registry: Registry) -> Checkup:
     )
 
 
+def read_all(
+    store: Store, blobs: bool = True
+) -> tuple[dict[str, BaseModel | None], list[RecordDamaged]]:
+    """Every file that can be read, by key, with its record, None for a blob; and what cannot be.
+
+    Args:
+        blobs: read them too; else they only have to be there.
+    """
+    sound: dict[str, BaseModel | None] = {}
+    damaged = []
+    for folder in FOLDERS:
+        for key in keys_under(store, folder):
+            try:
+                sound[key] = read(store, key) if blobs or not key.startswith("blobs/") else None
+            except RecordDamaged as error:
+                damaged.append(RecordDamaged(key, str(error).partition(" is damaged: ")[2]))
+    return sound, damaged
+
+
 def keys_under(store: Store, prefix: str) -> Iterator[str]:
     """Every key below, sorted by folder."""
     for name in store.names(prefix):
@@ -96,13 +114,13 @@ def keys_under(store: Store, prefix: str) -> Iterator[str]:
         else:
             try:
                 below = list(keys_under(store, key))
-            except StorageError:
+            except (StorageError, RecordDamaged):
                 below = [key]  # no folder; or whoever reads it is told why it cannot be read
             yield from below
 
 
-def _read(store: Store, key: str) -> BaseModel | None:
-    """The record under a key; None for a blob.
+def read(store: Store, key: str) -> BaseModel | None:
+    """The record under a key; None for a blob, whose bytes have its digest.
 
     Raises:
         RecordDamaged: it is none of the kind that belongs there.
@@ -110,11 +128,19 @@ def _read(store: Store, key: str) -> BaseModel | None:
     if key.startswith("blobs/"):
         _check_blob(store, key)
         return None
-    data = store.get(key) or b""
+    return checked(key, store.get(key) or b"")
+
+
+def checked(key: str, data: bytes) -> BaseModel | None:
+    """The record in `data`; None where this does not know the kind: of keys, the audit log.
+
+    Raises:
+        RecordDamaged: it is none of the kind that belongs under this key.
+    """
     for pattern, kind in _RECORDS:
         if re.fullmatch(pattern, key):
             return decode_record(kind, key, data)
-    return _manifest(key, data)
+    return _manifest(key, data) if key.partition("/")[0] in FOLDERS else None
 
 
 def _check_blob(store: Store, key: str) -> None:

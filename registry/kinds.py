@@ -113,6 +113,15 @@ _KINDS: list[tuple[str, Kind]] = [
         ),
     ),
     (
+        r"releases/.*",
+        Kind(
+            "which weights `memit prune` removed",
+            False,
+            "weights that it removed are taken for lost; they are solved again all the same",
+            f"nothing, or {_BACKUP}",
+        ),
+    ),
+    (
         r"idempotency/.*",
         Kind(
             "which edit came with an Idempotency-Key",

@@ -11,6 +11,7 @@ from registry.full_reports import FullReports
 from registry.keys import Keys
 from registry.ledger import Ledger
 from registry.moves import moved_by_edit
+from registry.releases import Releases
 from registry.store import Store
 from registry.versions import Versions
 
@@ -31,7 +32,10 @@ class Registry:
             lambda name, epoch: moved_by_edit(self.edits, self.versions, name, epoch),
         )
         self.full_reports = FullReports(self.store)
-        self.versions = Versions(self.store, self.blobs, self.aliases, self.full_reports)
+        self.releases = Releases(self.store)
+        self.versions = Versions(
+            self.store, self.blobs, self.aliases, self.full_reports, self.releases
+        )
         self.edits = Edits(self.store, self.versions)
         self.keys = Keys(self.store)
         self.audit = Audit(self.store, self.edits, self.aliases)

@@ -1,7 +1,8 @@
 """The one primitive under everything: put a whole file if it is absent.
 
-Nothing is ever overwritten or deleted, so whatever was read once may be kept for good, and every
-race between threads, processes or machines is decided by which put came first.
+Nothing is ever overwritten, so whatever was read once may be kept for good, and every race between
+threads, processes or machines is decided by which put came first. Only what can be had again is
+ever removed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class Store(Protocol):
     """Immutable files named by keys such as `edits/edit-01/request.json`; from any thread.
 
-    Every method raises `ValueError` for a key that is not safe as a path, and `StorageError` where
-    the storage is full, broken or out of reach.
+    Every method raises `ValueError` for a key that is not safe as a path, `StorageError` where the
+    storage is full, broken or out of reach, and `RecordDamaged` where a link leads elsewhere.
     """
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
@@ -41,6 +42,9 @@ class Store(Protocol):
     def size(self, key: str) -> int | None:
         """How many bytes are under `key`; None if nothing is."""
 
+    def age(self, key: str) -> float | None:
+        """Seconds since the last put under `key`, one that found it taken too; None if none."""
+
     def exists(self, key: str) -> bool:
         """Whether something is under `key`."""
 
@@ -59,6 +63,16 @@ class Store(Protocol):
 
         Only for bytes that are known to be damaged: the key is free again afterwards. Where the
         right ones are known, `replace_damaged` leaves no moment without either.
+        """
+
+    def remove(self, key: str, idle: float) -> bool:
+        """Delete what is under `key`, if its `age` is at least `idle` seconds.
+
+        Only for bytes that can be had again. Whoever puts them meanwhile and is told that they are
+        there can rely on them for `idle` seconds.
+
+        Returns:
+            Whether this call deleted it.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from contextlib import suppress
 from functools import lru_cache
 
 from pydantic import BaseModel
@@ -24,6 +25,7 @@ from registry.blobs import Blobs
 from registry.errors import BlobDamaged, BlobMissing, ManifestDamaged, RecordDamaged
 from registry.full_reports import FullReports
 from registry.records import decode_record, encode_plain
+from registry.releases import Releases
 from registry.sequence import SequenceLog
 from registry.split import drawn
 from registry.store import Store
@@ -48,12 +50,18 @@ class Versions:
     """
 
     def __init__(
-        self, store: Store, blobs: Blobs, aliases: Aliases, full_reports: FullReports
+        self,
+        store: Store,
+        blobs: Blobs,
+        aliases: Aliases,
+        full_reports: FullReports,
+        releases: Releases,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._aliases = aliases
         self._full_reports = full_reports
+        self._releases = releases
         self._log = SequenceLog(store, "versions/by-seq", VersionEntry, rebuilt=self._entry)
         self._read = lru_cache(maxsize=_MANIFESTS_CACHED)(self._load)
         self._by_edit: dict[str, str] = {}
@@ -75,7 +83,8 @@ class Versions:
             another manifest, so that the caller may number it anew.
 
         Raises:
-            BlobMissing: a blob that the manifest names has not been put.
+            BlobMissing: a blob that the manifest names has not been put. Weights may be gone that
+                were given up for another version of the same facts: they are solved again.
             ValueError: the number would leave a gap, or the manifest is not valid (a NaN in it).
             StorageError: the storage is full or broken.
         """
@@ -91,8 +100,8 @@ class Versions:
             return version if self.by_seq(manifest.seq) == version else None
         if manifest.seq > tip + 1:
             raise ValueError(f"version {manifest.seq} would leave a gap after {tip}")
-        for blob in (manifest.live, *(weight.blob for weight in manifest.weights)):
-            if not self._blobs.has(blob):
+        for blob in (manifest.live, *manifest.blobs):
+            if not self._blobs.has(blob) and not self._given_up(blob):
                 raise BlobMissing(blob)
         self._blobs.put(data)
         self._store.put_if_absent(_key(version), data)
@@ -148,7 +157,7 @@ class Versions:
         return self._log.append(version_seq(version), entry)
 
     def describe(self, version: str) -> Version:
-        """A version as clients see it: manifest, id, the aliases that name it, full report.
+        """A version as clients see it: manifest, id, aliases, full report, whether it has weights.
 
         Raises:
             NotFound, ManifestDamaged: as `get`.
@@ -158,8 +167,20 @@ class Versions:
             id=version,
             aliases=self._aliases.naming(version),
             full_report=self._full_reports.get(version),
+            weights_kept=self.has_weights(version),
             **dict(manifest),
         )
+
+    def has_weights(self, version: str) -> bool:
+        """Whether a version's weights are there; False until those given up are solved again.
+
+        Raises:
+            NotFound, ManifestDamaged: as `get`.
+        """
+        manifest = self.get(version)
+        if version not in self._releases.versions():
+            return True
+        return all(self._blobs.has(blob) for blob in manifest.blobs)
 
     def by_seq(self, number: int) -> str | None:
         """Id of the version with this sequence number; None if there is none.
@@ -258,6 +279,16 @@ class Versions:
             if not self._store.put_if_absent(_key(version), copy[1]):
                 self._store.replace_damaged(_key(version), copy[1])
             return True
+        return False
+
+    def _given_up(self, blob: str) -> bool:
+        """Whether this is a blob of weights that were given up, for whatever version."""
+        if blob in self._releases.blobs():
+            return True
+        for version in self._releases.versions():
+            with suppress(ManifestDamaged):
+                if blob in self._read(version).blobs:
+                    return True
         return False
 
     def _load(self, version: str) -> VersionManifest:

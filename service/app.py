@@ -106,7 +106,12 @@ def create_app(
         await redis.aclose()
         jobs.close()
 
-    app = FastAPI(lifespan=lifespan, title=openapi.TITLE, version=openapi.VERSION)
+    app = FastAPI(
+        lifespan=lifespan,
+        title=openapi.TITLE,
+        version=openapi.VERSION,
+        redirect_slashes=False,  # `/versions/../` is no id, and no hint to go up either
+    )
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
     api = APIRouter(
         dependencies=[Depends(door.authorized)],

@@ -7,6 +7,7 @@ an edit: workers also look for unfinished edits by themselves.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -14,7 +15,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
-from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, edit_job
+from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, edit_job, rebuild_job
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,15 @@ class Jobs:
         except RedisError as error:
             log.warning("%s is accepted but not yet queued: %s", edit_id, error)
         self.nudge(edit_id)
+
+    def rebuild(self, version: str) -> None:
+        """Ask for a version (full id) to be solved again.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        with suppress(DuplicateJobError):
+            self._queue.enqueue_call(**rebuild_job(version))
 
     def nudge(self, what: str) -> None:
         """Tell who listens that `what` changed; a hint only."""

@@ -7,7 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import StreamingResponse
 
+from contracts import retry_after as after
 from contracts.diffs import VersionDiff
+from contracts.errors import Unavailable
 from contracts.exports import ADAPTER_RANKS
 from contracts.ledgers import VersionLedger
 from contracts.versions import Version
@@ -63,6 +65,12 @@ def get_checkpoint(
     """Download a version, every byte of it verified before the first is sent."""
     registry = context.registry
     version = registry.versions.resolve(ref)
+    if not registry.versions.has_weights(version):
+        context.jobs.rebuild(version)
+        raise Unavailable(
+            f"the weights of {version} were removed to save space and are solved again now",
+            retry_after=after.VERSION_NOT_LOADED,
+        )
     return checkpoint(registry, version, format, max_rank, allow_loss)
 
 

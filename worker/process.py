@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from secrets import token_hex
 from types import FrameType
 
@@ -38,6 +39,9 @@ from worker.warm_up import WarmUp
 log = logging.getLogger(__name__)
 
 EXIT_ENGINE_FAILED = 70
+TEMPORARY_SECONDS = 3_600.0
+"""A temporary file of that age is left from a killed writer."""
+LOOK_SECONDS = 0.2
 
 
 class WorkerProcess:
@@ -56,7 +60,11 @@ class WorkerProcess:
         self._starting = starting
         self._redis = Redis.from_url(settings.redis(), health_check_interval=30)
         self._changes = Changes(settings.poll_seconds)
-        registry = Registry(FolderStore(settings.registry_path))
+        self._settings = settings
+        store = FolderStore(settings.registry_path)
+        registry = self._registry = Registry(store)
+        if removed := store.remove_temporary(TEMPORARY_SECONDS):
+            log.info("%d temporary files of killed writers are deleted", len(removed))
         deltas = Deltas(registry.blobs)
         self._editing: Editing | None = None
         self._engine: EngineThread | None = None
@@ -125,10 +133,18 @@ class WorkerProcess:
         self.stopping.set()
 
     def _ask_for_rebuild(self, version: str) -> None:
-        """Ask an editor to solve a version again; whoever wants it asks for it again later."""
+        """Have an editor solve a version again, and wait for it as long as a request does.
+
+        If an edit is being made it takes longer; whoever wants the version asks again later.
+        """
         queue = Queue(EDIT_QUEUE, connection=self._redis, serializer=JSONSerializer)
         with contextlib.suppress(DuplicateJobError):
             queue.enqueue_call(**rebuild_job(version))
+        deadline = time.monotonic() + self._settings.start_timeout
+        blobs = self._registry.versions.get(version).blobs
+        while not all(map(self._registry.blobs.has, blobs)) and time.monotonic() < deadline:
+            if self.stopping.wait(LOOK_SECONDS):
+                return
 
 
 def _give_up(error: BaseException) -> None:

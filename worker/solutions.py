@@ -53,27 +53,35 @@ class Solutions:
 
         Raises:
             MemitError: as `Method.solve`.
-            NotReproduced: a blob is lost, and comes out with other bits.
             StorageError: the storage is full or broken.
         """
         if not facts:
             return []
         name = f"solutions/{self._method.digest(facts, options)}"
         kept = self._artefacts.get(name)
-        if kept is None:
-            solved = self._method.solve(facts, options, progress)
-            layers = [self._put(path, delta) for path, delta in solved.items()]
-            fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
-            kept = self._artefacts.put_once(name, fresh)
-            if kept == fresh:
-                self._deltas.keep({layer.blob: solved[layer.module] for layer in layers})
-                return layers
+        standing = None if kept is None else self._stored(kept)
+        if standing is not None:
+            return standing
+        solved = self._method.solve(facts, options, progress)
+        layers = [self._put(path, delta) for path, delta in solved.items()]
+        fresh = json.dumps([layer.model_dump(mode="json") for layer in layers]).encode()
+        kept = self._artefacts.put_once(name, fresh)
+        if kept != fresh:
+            standing = self._stored(kept)
+            if standing is not None:
+                return standing
+            log.warning("%s was solved with other bits before, which nobody has any more", name)
+        self._deltas.keep({layer.blob: solved[layer.module] for layer in layers})
+        return layers
+
+    def _stored(self, kept: bytes) -> list[LayerWeights] | None:
+        """What a solution says, if all its blobs are there."""
         # An earlier release did not keep which way round the base's weight lies.
         transposed = {"transposed": self._structure.transposed}
         layers = [LayerWeights.model_validate(layer | transposed) for layer in json.loads(kept)]
         changes = self._read(layers)
         if changes is None:
-            changes = self._solve_again(layers, facts, options)
+            return None
         self._deltas.keep(changes)
         return layers
 
@@ -85,8 +93,16 @@ class Solutions:
         """
         manifest = self._registry.versions.get(version)
         facts = [core_fact(live.fact) for live in self._registry.ledger.live(version)]
-        log.warning("%s is solved again from its facts: a blob is damaged or gone", version)
-        self._solve_again(manifest.weights, facts, manifest.hparams)
+        if self._read(manifest.weights) is not None:
+            return  # somebody was quicker
+        log.warning("%s is solved again from its facts: its weights are not there", version)
+        solved = self._method.solve(facts, manifest.hparams, silent)
+        for layer in manifest.weights:
+            if self._registry.blobs.put(encode_delta(solved[layer.module])) != layer.blob:
+                raise NotReproduced(
+                    f"layer {layer.layer} came out with other bits than were stored "
+                    "(another device, library or number of threads?)"
+                )
 
     def _put(self, path: str, delta: Delta) -> LayerWeights:
         return LayerWeights(
@@ -104,16 +120,3 @@ class Solutions:
             return {one.blob: decode_delta(self._registry.blobs.get(one.blob)) for one in stored}
         except (BlobMissing, BlobDamaged):
             return None
-
-    def _solve_again(
-        self, stored: Sequence[LayerWeights], facts: Sequence[Fact], options: Mapping[str, Any]
-    ) -> dict[Digest, Delta]:
-        """Put lost blobs where they were; the changes by blob."""
-        solved = self._method.solve(facts, options, silent)
-        for layer in stored:
-            if self._registry.blobs.put(encode_delta(solved[layer.module])) != layer.blob:
-                raise NotReproduced(
-                    f"layer {layer.layer} came out with other bits than were stored "
-                    "(another device, library or number of threads?)"
-                )
-        return {layer.blob: solved[layer.module] for layer in stored}

@@ -14,6 +14,8 @@ from contracts.reports import FactReport, Report
 from contracts.versions import ACTIVE, LayerWeights, VersionManifest, VersionStatus
 from registry import Registry, finish_edit
 from registry.activation import activation_epoch
+from registry.errors import RecordDamaged
+from registry.retention import Policy, consider, give_up
 
 BASE = "b" * 64
 TOWNS = ("Rome", "Oslo", "Lund")
@@ -112,6 +114,18 @@ class Actors:
         yield
         registry.versions.describe(active.version)
         registry.ledger.live(active.version)
+
+    def pruner(self, registry: Registry) -> Iterator[None]:
+        """Removes all weights that no alias and not the newest version needs, however young."""
+        yield
+        policy = Policy(keep=1, older_than=0)
+        try:
+            considered = consider(registry, policy)
+        except RecordDamaged:
+            return
+        yield
+        for _ in give_up(registry, policy, considered):
+            yield
 
     def editor(self, registry: Registry) -> Iterator[None]:
         """Runs what has not ended, as a worker does, which may be one of two by mistake."""

@@ -106,6 +106,10 @@ class FaultyStore:
         data = self.get(key)
         return None if data is None else len(data)
 
+    def age(self, key: str) -> float | None:
+        self._begin("age", key)
+        return 1.0 if key in self.disk.files else None
+
     def exists(self, key: str) -> bool:
         self._begin("exists", key)
         return key in self.disk.files
@@ -135,6 +139,13 @@ class FaultyStore:
         aside = f"quarantine/{key.rpartition('/')[2]}.{len(self.disk.files)}"
         self.disk.files[aside] = self.disk.files.pop(key)
         return aside
+
+    def remove(self, key: str, idle: float) -> bool:  # noqa: ARG002 - all is old enough
+        self._begin("remove", key)
+        removed = self.disk.files.pop(key, None) is not None
+        if self._draw.random() < self._rates.killed:
+            raise Killed(key)
+        return removed
 
     def _begin(self, operation: str, key: str) -> None:
         _checked(key)

@@ -101,6 +101,7 @@ class History:
             ("canceller", actors.canceller, True),
             ("operator", actors.operator, False),
             ("reader", actors.reader, False),
+            ("pruner", actors.pruner, False),
         ]
         self._processes = [Process(self, *one) for one in scripts]
         for _ in range(STEPS):
@@ -174,13 +175,16 @@ class Outcome:
     def _versions(self) -> None:
         registry = self._registry
         by_edit: list[str] = []
+        released = registry.releases.versions()
+        given_up = {blob for one in released for blob in registry.versions.get(one).blobs}
         for number in range(registry.versions.tip() + 1):
             version = registry.versions.by_seq(number)
             assert version is not None, f"no version {number}"
             made = registry.versions.get(version)
             registry.ledger.live(version)
-            for weight in made.weights:
-                registry.blobs.get(weight.blob)  # raises unless it is whole
+            for blob in made.blobs:
+                if registry.blobs.has(blob) or blob not in given_up:
+                    registry.blobs.get(blob)  # raises unless it is whole
             by_edit += [made.edit_id] if made.edit_id else []
         assert len(set(by_edit)) == len(by_edit), "an edit is committed once"
 

@@ -45,7 +45,7 @@ def test_a_seed_gives_the_same_history() -> None:
 
 def test_everything_that_can_happen_happens() -> None:
     """Edits end in every way, actors meet, and faults strike."""
-    met = ends = quarantined = 0
+    met = ends = quarantined = removed = 0
     for seed in range(100):
         history = History(seed, Rates(killed=0.03, torn=1.0))
         history.run()
@@ -53,9 +53,11 @@ def test_everything_that_can_happen_happens() -> None:
         met += sum(a != b for a, b in pairwise(names))
         ends += sum(key.endswith("/end.json") for key in history.disk.files)
         quarantined += sum(key.startswith("quarantine/") for key in history.disk.files)
+        removed += sum(operation == "remove" for _, operation, _ in history.trace)
     assert met > 2_000
     assert ends > 300
     assert quarantined > 2
+    assert removed > 30
 
 
 def test_a_broken_protocol_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,13 @@ import benchmarks.covariance_corpus
 import benchmarks.decode_step
 import benchmarks.edit_gpu
 import benchmarks.edit_throughput
+import benchmarks.retention
 import benchmarks.tune
 from benchmarks.measuring import Cost, counted
 from benchmarks.plain import PlainMemit
 from memit_core.facts import group_facts
+from registry import FolderStore, Registry
+from registry.checkup import examine
 from tests.tiny_models import TEXT, save_tiny
 from tests.unit.memit_core.examples import FACTS, editor_of, loaded_tiny
 
@@ -187,3 +190,14 @@ def test_covariance_corpus(files: dict[str, Path], tmp_path: Path) -> None:
     ]
     assert len({row["perplexity_ratio"] for row in rows}) == 5
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_retention(tmp_path: Path) -> None:
+    registry = Registry(FolderStore(tmp_path))
+    benchmarks.retention.fill(registry, 4, 2)
+    before = benchmarks.retention.sizes(registry, tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sum(count for count, _ in before.values()) == len(files)
+    assert sum(size for _, size in before.values()) == sum(path.stat().st_size for path in files)
+    assert before["weights"][0] == 4 * 5
+    assert examine(registry).findings == []

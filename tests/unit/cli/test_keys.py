@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.keys import seconds_of
 from cli.main import app
+from cli.spans import seconds_of
 from contracts.keys import LOCAL, KeyRequest, Scope
 from registry.registry import Registry
 from tests.unit.cli.conftest import Memit
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, wrong: list[str], reason: str) -
 
 
 def test_spans() -> None:
-    assert [seconds_of(span) for span in ("2m", "1h", "30d", "1w")] == [
+    assert [seconds_of("--expires", span) for span in ("2m", "1h", "30d", "1w")] == [
         120, 3_600, 30 * 86_400, 604_800,
     ]  # fmt: skip
 

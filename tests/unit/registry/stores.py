@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -18,11 +19,13 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self._put_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         parts_of(key)
         with self._lock:
+            self._put_at[key] = time.time()
             if key in self.files:
                 return False
             self.files[key] = data
@@ -42,6 +45,9 @@ class MemoryStore:
     def size(self, key: str) -> int | None:
         data = self.get(key)
         return None if data is None else len(data)
+
+    def age(self, key: str) -> float | None:
+        return None if self.get(key) is None else max(0.0, time.time() - self._put_at[key])
 
     def exists(self, key: str) -> bool:
         return self.get(key) is not None
@@ -66,6 +72,28 @@ class MemoryStore:
                 return None
             self.files[aside] = self.files.pop(key)
         return aside
+
+    def remove(self, key: str, idle: float) -> bool:
+        with self._lock:
+            age = self.age(key)
+            if age is None or age < idle:
+                return False
+            del self.files[key]
+        return True
+
+    def grow_old(self, key: str, seconds: float) -> None:
+        """As if it had been put so long ago."""
+        self._put_at[key] = time.time() - seconds
+
+
+def grow_old(store: Store, key: str, seconds: float) -> None:
+    """Let a file look as if it had been put so many seconds ago."""
+    if isinstance(store, FolderStore):
+        then = time.time() - seconds
+        os.utime(store.root / key, (then, then))
+        return
+    assert isinstance(store, MemoryStore)
+    store.grow_old(key, seconds)
 
 
 def damage(store: Store, key: str, data: bytes | None) -> None:
@@ -116,6 +144,9 @@ class Wrapped:
     def size(self, key: str) -> int | None:
         return self.inner.size(key)
 
+    def age(self, key: str) -> float | None:
+        return self.inner.age(key)
+
     def exists(self, key: str) -> bool:
         return self.inner.exists(key)
 
@@ -127,6 +158,9 @@ class Wrapped:
 
     def set_aside(self, key: str) -> str | None:
         return self.inner.set_aside(key)
+
+    def remove(self, key: str, idle: float) -> bool:
+        return self.inner.remove(key, idle)
 
 
 class Killed(Exception):

@@ -8,13 +8,14 @@ import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry import FolderStore
 from registry.errors import StorageError
 from registry.store import Store
-from tests.unit.registry.stores import everything
+from tests.unit.registry.stores import everything, grow_old
 
 
 @pytest.fixture
@@ -88,6 +89,8 @@ def test_a_key_that_is_not_a_plain_path_is_refused(store: Store, key: str) -> No
         lambda: store.names(key),
         lambda: store.set_aside(key),
         lambda: store.replace_damaged(key, b"x"),
+        lambda: store.age(key),
+        lambda: store.remove(key, 0),
     ]
     for call in calls:
         with pytest.raises(ValueError, match="not a safe key"):
@@ -155,9 +158,9 @@ def test_a_link_that_a_network_file_system_repeats_still_wins(
 ) -> None:
     real = os.link
 
-    def twice(source: Path, target: Path) -> None:
-        real(source, target)
-        real(source, target)
+    def twice(source: Path, target: Path, **places: Any) -> None:
+        real(source, target, **places)
+        real(source, target, **places)
 
     monkeypatch.setattr(os, "link", twice)
     assert folder.put_if_absent("log/0.json", b"mine")
@@ -202,6 +205,42 @@ def test_damaged_bytes_are_replaced_and_kept_aside(store: Store) -> None:
     store.replace_damaged(key, b"sound")
     assert store.get(key) == b"sound", "also where somebody else has set it aside"
     assert len(store.names("quarantine")) == 2
+
+
+def test_only_what_nobody_has_put_lately_is_removed(store: Store) -> None:
+    key = "blobs/sha256/ab/digest"
+    assert not store.remove(key, 0)
+    assert store.age(key) is None
+    store.put_if_absent(key, b"bytes")
+    grow_old(store, key, 100)
+    assert 100 <= (store.age(key) or 0) < 110
+    assert not store.remove(key, 200)
+    assert not store.put_if_absent(key, b"bytes"), "it is there, and counts as new"
+    assert not store.remove(key, 50)
+    assert store.get(key) == b"bytes"
+    grow_old(store, key, 100)
+    assert store.remove(key, 50)
+    assert not store.exists(key)
+    assert files(store) == set()
+
+
+def test_a_put_in_the_middle_of_a_removal_keeps_the_file(
+    folder: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "blobs/sha256/ab/digest"
+    folder.put_if_absent(key, b"bytes")
+    grow_old(folder, key, 100)
+    real = os.rename
+
+    def after_a_put(*names: str, **places: Any) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        assert not folder.put_if_absent(key, b"bytes")
+        real(*names, **places)
+
+    monkeypatch.setattr(os, "rename", after_a_put)
+    assert not folder.remove(key, 50)
+    assert folder.get(key) == b"bytes"
+    assert files(folder) == {key}
 
 
 def test_of_many_threads_one_wins_and_all_read_its_bytes(store: Store) -> None:

@@ -10,10 +10,14 @@ import zipfile
 import httpx2
 import pytest
 import redis as blocking
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from contracts.reports import FullReport
-from contracts.transport import CHANGES_CHANNEL
+from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE
+from registry.blobs import blob_key
 from registry.registry import Registry
+from registry.releases import Release
 from tests.unit.service.conftest import House
 from tests.unit.service.facts import about
 from tests.unit.service.worker_peer import WEIGHTS, Editor
@@ -198,3 +202,29 @@ def test_a_rejected_version_gets_no_alias(client: httpx2.Client, editor: Editor)
     answer = client.put("/aliases/canary", json={"version": "v1"})
     assert answer.status_code == 409
     assert "was rejected by its gate" in answer.json()["detail"]
+
+
+def test_weights_that_were_removed_are_told_and_solved_again(
+    client: httpx2.Client, registry: Registry, three: list[str], redis_url: str
+) -> None:
+    [weights] = registry.versions.get(three[1]).blobs
+    assert client.get("/versions/v1").json()["weights_kept"] is True
+    registry.releases.add(Release(at=1.0, versions=[three[1]]))
+    assert registry.store.remove(blob_key(weights), 0)
+
+    assert client.get("/versions/v1").json()["weights_kept"] is False
+    listed = {one["id"]: one["weights_kept"] for one in client.get("/versions").json()["items"]}
+    assert listed[three[1]] is False
+    assert client.get("/versions/v1/ledger").status_code == 200
+    for form in ("delta", "peft"):
+        answer = client.get("/versions/v1/checkpoint", params={"format": form})
+        assert answer.status_code == 503
+        assert "are solved again now" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) > 0
+    with blocking.Redis.from_url(redis_url) as redis:
+        queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
+        assert [job for job in queue.job_ids if "rebuild" in job] == [f"rebuild-{three[1]}"]
+
+    assert registry.blobs.put(WEIGHTS) == weights, "as a worker does"
+    assert client.get("/versions/v1").json()["weights_kept"] is True
+    assert client.get("/versions/v1/checkpoint").status_code == 200
