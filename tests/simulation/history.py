@@ -122,7 +122,11 @@ class History:
                 self._depth -= 1
 
     def _settle(self) -> None:
-        """Nothing fails any more: the clients are served, one editor runs what is left."""
+        """Nothing fails any more: the clients are served, one editor runs what is left.
+
+        But for the pruner, which goes on beside it: by now there are versions to take weights from.
+        """
+        [pruner] = [one for one in self._processes if one.name == "pruner"]
         self.disk.arrive()
         self._rates = CALM
         for process in [one for one in self._processes if one.name.startswith("client")]:
@@ -132,9 +136,11 @@ class History:
         last = self.open(Process(self, "last", self._actors.editor))
         for _ in count():
             for _ in self._actors.editor(last):
-                pass
+                pruner.step()
             if not last.edits.unfinished():
-                return
+                break
+        for _ in range(2 * STEPS):
+            pruner.step()
 
 
 class Outcome:

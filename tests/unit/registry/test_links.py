@@ -171,6 +171,23 @@ def test_lists_go_on_and_the_doctor_names_it(store: FolderStore, outside: Path) 
     assert everything(store) == before
 
 
+@pytest.mark.parametrize("folder", ["versions", "blobs", "aliases", "edits/by-seq"])
+def test_the_doctor_names_a_folder_that_is_one(
+    store: FolderStore, outside: Path, folder: str
+) -> None:
+    registry = Registry(store)
+    with_v0(registry)
+    edit = accepted()
+    registry.edits.accept(edit)
+    run(registry, edit.id)
+    (store.root / folder).rename(outside / "moved")
+    (store.root / folder).symlink_to(outside / "moved")
+    result = CliRunner().invoke(app, ["doctor", "--home", str(store.root.parent)])
+    assert result.exit_code == 1
+    assert REFUSED in result.output
+    assert folder in result.output
+
+
 def test_removal_looks_at_the_age_of_the_link(store: FolderStore, outside: Path) -> None:
     store.put_if_absent("edits/e1/0.json", b"")
     (store.root / KEY).symlink_to(outside / "end.json")
