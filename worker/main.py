@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts import logs, tracing
 from contracts.errors import ServiceError
 from contracts.settings import Settings
 from memit_core.errors import MemitError
@@ -32,12 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     role = parser.parse_args(arguments).role
     settings = Settings() if role is None else Settings(role=role)
-    logging.basicConfig(
-        level=settings.log_level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure(settings.log_level, settings.log_format, settings.secrets())
     try:
+        tracing.configure("memit-worker")
         starting = Starting(settings.redis(), settings.model)
         if settings.hparams is not None and not Path(settings.hparams).is_file():
             raise MemitError(f"--hparams {settings.hparams}: there is no such file")
@@ -60,5 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.exception("an unexpected error at the start")
         log.critical("cannot start: %s: %s", type(error).__name__, error)
         return CANNOT_START
-    process.run()
+    try:
+        process.run()
+    finally:
+        tracing.shut_down()
     return 0

@@ -54,7 +54,7 @@ def test_the_process_is_small_and_stops(redis_url: str, tmp_path: Path, editor: 
     text = (tmp_path / "log").read_text()
     assert "Traceback" not in text
     assert "/healthz" not in text
-    assert re.search(r"INFO uvicorn.access: .*POST /edits", text)
+    assert re.search(r"INFO service.access: request method=POST path=/edits status=202 ", text)
 
 
 def wait_for(client: httpx2.Client) -> None:
