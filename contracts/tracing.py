@@ -74,7 +74,7 @@ def configure(service: str) -> Any:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ValueError(
-            f'{where} is set, and traces need pip install "memit-service[telemetry]" ({error})'
+            f'{where} is set, and that needs pip install "memit-service[telemetry]" ({error})'
         ) from None
     resources = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in resources

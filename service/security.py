@@ -33,7 +33,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers["Content-Security-Policy"] = policy
-                headers.setdefault("Cache-Control", "no-store")
+                if headers.get("Cache-Control") in (None, "no-cache"):  # as events have it
+                    headers["Cache-Control"] = "no-store"
             await send(message)
 
         await self.app(scope, receive, careful)
