@@ -12,6 +12,7 @@ from contracts.errors import ServiceError
 from contracts.settings import Settings
 from memit_core.errors import MemitError
 from memit_core.loading import load_model
+from memit_core.transformers_internals import disable_progress_bar
 from registry.errors import RegistryError
 from worker.process import WorkerProcess
 from worker.progress import Interrupted
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     role = parser.parse_args(arguments).role
     settings = Settings() if role is None else Settings(role=role)
     logs.configure(settings.log_level, settings.log_format, settings.secrets())
+    if settings.log_format == "json":
+        disable_progress_bar()  # no line of JSON
     try:
         tracing.configure("memit-worker")
         starting = Starting(settings.redis(), settings.model)
