@@ -130,6 +130,7 @@ def _what_nobody_can_read(stack: Stack, ask: Told) -> None:
         redis.xadd(GENERATE_STREAM, {"task": json.dumps({"prompt": PROMPT, "id": [PROMPT]})})
         stack.until(lambda: "thrown away" in stack.log_of("worker"), "a task thrown away")
 
+        stack.until(lambda: redis.xlen(GENERATE_STREAM) == 0, "an empty queue")
         assert stack.worker is not None
         stack.pause(stack.worker)
         failed = threading.Thread(
