@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote
 HIDDEN = "[hidden]"
 ENVIRONMENT = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 """Variables whose values are secrets."""
+HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+"""Variables of headers, as `name=value` by commas."""
 SHORTEST = 6
 """A secret of fewer characters is not looked for: it may be a part of any word."""
 
@@ -36,9 +38,11 @@ class Redaction:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """
         Args:
-            secrets: known ones, beside those in `ENVIRONMENT`.
+            secrets: known ones, beside those in `ENVIRONMENT` and `HEADERS`.
         """
         known = {*secrets, *(os.environ.get(name, "") for name in ENVIRONMENT)}
+        pairs = [pair for name in HEADERS for pair in os.environ.get(name, "").split(",")]
+        known.update(pair.partition("=")[2].strip() for pair in pairs)
         forms = {form for one in known if len(one) >= SHORTEST for form in _forms(one)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None

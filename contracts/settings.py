@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             userinfo = self.redis_url.partition("://")[2].rpartition("@")[0]
             found.append(userinfo.partition(":")[2])
-        for file in (self.redis_password_file, self.first_key_file):
-            with contextlib.suppress(OSError, UnicodeError):
-                found += [] if file is None else [file.read_text().strip()]
+        if self.redis_password_file is not None:
+            with contextlib.suppress(OSError, UnicodeError):  # whoever needs it says so
+                found.append(self.redis_password_file.read_text().strip())
         return [secret for secret in found if secret]

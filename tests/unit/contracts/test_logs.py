@@ -162,9 +162,19 @@ def test_a_known_secret_is_hidden_however_it_is_written(written: str) -> None:
     assert Redaction(['sec"r/et 1'])(f"<{written}>") == f"<{HIDDEN}>"
 
 
-def test_a_token_of_the_hub_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "odd-token-1")
-    assert Redaction()("is odd-token-1") == f"is {HIDDEN}"
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HF_TOKEN", "odd-token-1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "tenant=a,x-key=odd-token-1"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=odd-token-1"),
+    ],
+)
+def test_the_environment_has_secrets(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert Redaction()("is odd-token-1 for a") == f"is {HIDDEN} for a"
 
 
 def test_the_settings_know_their_secrets(tmp_path: Any) -> None:
@@ -173,7 +183,7 @@ def test_the_settings_know_their_secrets(tmp_path: Any) -> None:
     settings = Settings(redis_url="redis://u:in-url@h/0", redis_password_file=file)
     assert settings.secrets() == ["in-url", "p@ss/word"]
     assert settings.redis() == "redis://:p%40ss%2Fword@h/0"
-    assert Settings(redis_url="redis://h", first_key_file=tmp_path / "none").secrets() == []
+    assert Settings(redis_url="redis://h", redis_password_file=tmp_path / "none").secrets() == []
 
 
 def test_errors_are_told_without_what_clients_sent(out: io.StringIO) -> None:
