@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cli.log_lines import record_of, said
 from cli.parent_death import dying_with_parent
 
 LOG_BYTES = 10 * 2**20
 READ_BYTES = 2**16
 """So much of a log is read to say what a child does or why it ended."""
 POLL_SECONDS = 0.02
-RECORD = re.compile(r"^[\d-]+ [\d:,]+ ([A-Z]+) \S+: ")
-"""How a log record of ours begins: time, level and logger."""
 
 
 class ChildFailed(RuntimeError):
@@ -114,12 +112,12 @@ class Child:
     def reason(self) -> str:
         """Why it ended, as far as its log says: a last record of an error whole, else a line."""
         lines = self.written().rstrip().splitlines()
-        begins = [(at, found[1]) for at, line in enumerate(lines) if (found := RECORD.match(line))]
+        begins = [(at, one.level) for at, line in enumerate(lines) if (one := record_of(line))]
         at, level = begins[-1] if begins else (0, "")
         last = lines[at:]
         if level not in ("ERROR", "CRITICAL") or any(one.startswith("Traceback ") for one in last):
             last = last[-1:]
-        return RECORD.sub("", "\n".join(last))
+        return "\n".join([said(one) for one in last[:1]] + last[1:])
 
 
 def how_it_ended(code: int) -> str:

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from cli.child import RECORD
 from cli.client import Client, ProblemAnswer
 from cli.embedded import Embedded
 from cli.errors import CommandFailed
+from cli.log_lines import record_of, said
 from cli.output import say
 from contracts.transport import STARTING_KEYS, WORKER_KEYS
 from contracts.workers import WorkerStarting, WorkerStatus
@@ -122,12 +122,12 @@ class Readiness:
         line = worker.last_line()
         if starting:
             # Records say what the worker told Redis; what is none may be the bar of a download.
-            bar = "" if not line or RECORD.match(line) else f" ({BAR.sub('', line)})"
+            bar = "" if not line or record_of(line) else f" ({BAR.sub('', line)})"
             self.doing = f"worker: {'; '.join(one.doing for one in starting)}{bar}"
         elif worker.process is not None and not line:
             self.doing = "worker: loading its libraries"
         else:
-            self.doing = RECORD.sub("", line) or missing or ""
+            self.doing = said(line) or missing or ""
         # A worker that dies and begins again repeats itself: only what is new is a move.
         new = {(one.progress.stage, one.progress.done) for one in starting} - self._steps
         logged = worker.log.stat().st_size - worker.log_begin if worker.log.exists() else 0

@@ -84,6 +84,13 @@ class ServiceError(Exception):
         self.errors = errors or []
         self.retry_after = retry_after
 
+    @property
+    def plain(self) -> str:
+        """The message without texts of clients, for logs: of wrong fields only which they are."""
+        if not self.errors:
+            return self.detail
+        return f"{self.title}: {', '.join(error.field for error in self.errors[:3])}"
+
     def problem(self, instance: str | None = None) -> Problem:
         """The body that a client gets for this error."""
         return Problem(

@@ -10,6 +10,7 @@ from contracts.chats import ContinueFinalMessage, Message, Messages
 from contracts.errors import Problem
 from contracts.ids import VersionId
 from contracts.limits import MAX_GENERATE_CHARS, MAX_TASKS
+from contracts.origin import Origin
 from contracts.sampling import Sampling
 from contracts.versions import ACTIVE
 
@@ -100,6 +101,8 @@ class GenerateTask(BaseModel):
         default=False, description="`max_tokens` gives way where prompt and answer do not fit"
     )
     deadline: float = Field(description="unix seconds after which nobody waits for a start")
+    sent_at: float = Field(default=0.0, description="unix seconds")
+    origin: Origin = Origin()
 
     @model_validator(mode="after")
     def _one_beginning(self) -> GenerateTask:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -66,6 +68,10 @@ class Settings(BaseSettings):
         description="file with a key that gets every scope, for containers",
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port the API listens on")
+    cors_origins: str = Field(
+        default="",
+        description="origins whose pages may ask the API in a browser, by commas; * is any",
+    )
 
     # the model
     model: str = Field(default=DEFAULT_MODEL, description="folder or hub name of the base model")
@@ -141,6 +147,9 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="how a record is logged: for people, or as a line of JSON"
+    )
 
     @property
     def registry_path(self) -> Path:
@@ -160,6 +169,17 @@ class Settings(BaseSettings):
             raise ValueError("no Redis: set REDIS_URL, or start everything with `memit serve`")
         if self.redis_password_file is None:
             return self.redis_url
-        password = self.redis_password_file.read_text().strip()
+        password = quote(self.redis_password_file.read_text().strip(), safe="")
         scheme, rest = self.redis_url.split("://", 1)
         return f"{scheme}://:{password}@{rest.rpartition('@')[2]}"
+
+    def secrets(self) -> list[str]:
+        """What no log may show, as far as the settings know it; never raises."""
+        found = []
+        if self.redis_url is not None:
+            userinfo = self.redis_url.partition("://")[2].rpartition("@")[0]
+            found.append(userinfo.partition(":")[2])
+        if self.redis_password_file is not None:
+            with contextlib.suppress(OSError, UnicodeError):  # whoever needs it says so
+                found.append(self.redis_password_file.read_text().strip())
+        return [secret for secret in found if secret]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from contracts.origin import Origin
+
 EDIT_QUEUE = "edits"
 RUN_EDIT_JOB = "run_edit"
 """Runs what waits to be edited; its argument is an edit's id, as is the job's own id."""
@@ -60,10 +62,11 @@ def progress_stream(edit_id: str) -> str:
     return f"memit:progress:{edit_id}"
 
 
-def edit_job(edit_id: str) -> dict[str, Any]:
+def edit_job(edit_id: str, origin: Origin | None = None) -> dict[str, Any]:
     """Arguments of RQ's `enqueue_call` for an edit; its job id is the edit's id."""
     options = {"timeout": -1, "result_ttl": 60, "failure_ttl": 3_600, "unique": True}
-    return {"func": RUN_EDIT_JOB, "args": [edit_id], "job_id": edit_id, **options}
+    meta = (origin or Origin()).model_dump(exclude_none=True)
+    return {"func": RUN_EDIT_JOB, "args": [edit_id], "job_id": edit_id, "meta": meta, **options}
 
 
 def rebuild_job(version: str) -> dict[str, Any]:

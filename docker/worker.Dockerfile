@@ -33,6 +33,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     TQDM_DISABLE=1 \
     HF_HOME=/models/huggingface \
     MEMIT_MODEL_CACHE=/models \
-    MEMIT_HOME=/data
+    MEMIT_HOME=/data \
+    MEMIT_LOG_FORMAT=json
 USER 10001:10001
 CMD ["python", "-m", "worker"]

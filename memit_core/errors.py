@@ -17,6 +17,11 @@ from collections.abc import Sequence
 class MemitError(Exception):
     """Base of every error that this package raises on purpose."""
 
+    @property
+    def plain(self) -> str:
+        """The message without texts of facts, for logs."""
+        return str(self)
+
 
 class UnsupportedModel(MemitError):
     pass
@@ -31,6 +36,10 @@ class InvalidFact(MemitError):
         self.subject = subject
         self.field = field
         self.limit = limit
+
+    @property
+    def plain(self) -> str:
+        return f"a fact cannot be written, because of its {self.field}"
 
 
 class UnknownOption(MemitError):
@@ -48,6 +57,10 @@ class OutOfMemory(MemitError):
         self.stage = stage
         self.subjects = tuple(subjects)
 
+    @property
+    def plain(self) -> str:
+        return f"out of memory at stage {self.stage}"
+
 
 class NonFinite(MemitError):
     """NaN or infinity appeared; `subjects` are those whose optimisation it came from."""
@@ -55,7 +68,12 @@ class NonFinite(MemitError):
     def __init__(self, what: str, subjects: Sequence[str] = ()) -> None:
         about = f" for {', '.join(map(repr, subjects))}" if subjects else ""
         super().__init__(f"{what} is not finite{about}")
+        self.what = what
         self.subjects = tuple(subjects)
+
+    @property
+    def plain(self) -> str:
+        return f"{self.what} is not finite for {len(self.subjects)} subjects"
 
 
 class Cancelled(MemitError):

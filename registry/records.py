@@ -46,7 +46,8 @@ def decode_record(kind: type[R], key: str, data: bytes) -> R:
         record = kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise RecordDamaged(key, f"not a {kind.__name__}: {first}") from error
+        # The error quotes what it was given: it must not be shown with this one.
+        raise RecordDamaged(key, f"not a {kind.__name__}: {first}") from None
     if data.startswith(_SEAL):
         plain = b"{" + data[_END + 2 :]
         if hashlib.sha256(plain).hexdigest().encode() != data[len(_SEAL) : _END]:

@@ -7,6 +7,7 @@ import sys
 
 import uvicorn
 
+from contracts import logs
 from contracts.settings import Settings
 from registry.errors import RegistryError
 from service.app import create_app
@@ -16,23 +17,12 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 10
 CANNOT_START = 2
-PROBES = ("/healthz", "/readyz", "/metrics")
-
-
-def not_a_probe(record: logging.LogRecord) -> bool:
-    """Whether an access log record is of a request that somebody made, not a machine's probe."""
-    return not (isinstance(record.args, tuple) and record.args[2] in PROBES)
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; open streams then have `SHUTDOWN_SECONDS` to end."""
     settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("uvicorn.access").addFilter(not_a_probe)
+    logs.configure(settings.log_level, settings.log_format, settings.secrets())
     try:
         app = create_app(settings)
         prepare_keys(settings)
@@ -44,6 +34,8 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        access_log=False,  # service/access.py writes it
+        server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
+from structlog.contextvars import bind_contextvars
 
 from contracts import retry_after as after
 from contracts.errors import NoVersion, ServiceError, Unavailable, from_problem
@@ -28,6 +29,7 @@ from contracts.generation import (
     TokenLogprob,
 )
 from contracts.ids import VersionId
+from contracts.origin import Origin
 from contracts.sampling import Sampling
 from registry.registry import Registry
 from service.deps import Caller, Context, Ctx
@@ -223,6 +225,8 @@ async def admit(
     timer = Timer(context.metrics)
     refs = [question.version for question in questions]
     pins = await run_sync(_pins, context.registry, refs, sticky)
+    bind_contextvars(version_id=", ".join(dict.fromkeys(pins)))
+    origin = Origin.here()
     tasks = [
         GenerateTask(
             id=f"gen-{secrets.token_hex(10)}",
@@ -230,6 +234,7 @@ async def admit(
             sampling=sampling,
             cut_to_fit=cut_to_fit,
             deadline=0.0,  # each has its own, from when it is sent
+            origin=origin,
             **question.beginning,
         )
         for question, pin in zip(questions, pins, strict=True)

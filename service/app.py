@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from contracts import tracing
 from contracts.settings import Settings
 from registry.folder_store import FolderStore
 from registry.registry import Registry
@@ -21,6 +22,7 @@ from service import (
     aliases,
     audit,
     blobs,
+    cors,
     door,
     edits,
     facts,
@@ -30,8 +32,10 @@ from service import (
     probes,
     problems,
     rebase,
+    telemetry,
     versions,
 )
+from service.access import AccessLog
 from service.census import EditCensus
 from service.changes import Changes
 from service.deps import Context, State
@@ -45,7 +49,9 @@ from service.openai_api.errors import openai_error
 from service.openai_api.router import router as openai_router
 from service.rates import Rates
 from service.request_id import RequestId
+from service.security import SecurityHeaders
 from service.tokens import TokenChecks
+from service.unexpected import Unexpected
 
 ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (edits.router, problem_json),
@@ -74,7 +80,7 @@ def create_app(
     """The service for one registry and one Redis; stateless but for its open connections.
 
     Raises:
-        ValueError: `settings` name no Redis.
+        ValueError: `settings` name no Redis or wrong origins; traces that cannot be made.
     """
     url = settings.redis()
 
@@ -105,12 +111,14 @@ def create_app(
             tasks.cancel_scope.cancel()
         await redis.aclose()
         jobs.close()
+        await run_sync(tracing.shut_down)
 
     app = FastAPI(
         lifespan=lifespan,
         title=openapi.TITLE,
         version=openapi.VERSION,
         redirect_slashes=False,  # `/versions/../` is no id, and no hint to go up either
+        telemetry=telemetry.config(),
     )
     # On the router, not on the app: there the 413 would be plain text that no handler sees.
     api = APIRouter(
@@ -124,7 +132,11 @@ def create_app(
     # What is added later is around what was added before.
     door.install(app)
     app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Unexpected)
     app.add_middleware(RequestTimer)
+    cors.install(app, settings.cors_origins)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)
     app.add_middleware(RequestId)
     shapes = {router.prefix: shape for router, shape in routers if router.prefix}
     problems.install(app, settings.max_body_bytes, shapes)

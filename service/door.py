@@ -13,8 +13,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from contracts.errors import ServiceError
+from contracts.ids import EDIT_ID
 from registry.errors import RegistryError
 from service.principal import Principal
 from service.problems import answer, storage_failed
@@ -49,6 +51,7 @@ class Door:
         except RegistryError as error:
             return storage_failed(Request(scope), error)
         scope["state"]["principal"] = principal
+        bind_contextvars(key_id=principal.id)
         return None
 
 
@@ -67,6 +70,9 @@ async def authorized(request: Request) -> None:
     For the router above all others, so that none of its routes can be forgotten.
     """
     paths: dict[int, str] = request.app.state.paths
+    edit_id = str(request.path_params.get("edit_id", ""))
+    if EDIT_ID.fullmatch(edit_id):
+        bind_contextvars(edit_id=edit_id)
     scope = needed(request.method, paths[id(request.scope["route"])])
     if scope is not None:
         caller(request).require(scope)

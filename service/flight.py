@@ -128,8 +128,9 @@ class Flight:
             if rows > ROWS_AT_ONCE and (self._read or new):
                 break
             self._unsent.popleft()
-            deadline = time.time() + self._start_seconds
-            new.append(_Reading(place, task.model_copy(update={"deadline": deadline})))
+            now = time.time()
+            times = {"deadline": now + self._start_seconds, "sent_at": now}
+            new.append(_Reading(place, task.model_copy(update=times)))
         if not new:
             return
         # Before they are queued: whatever happens on the way, they are given up in the end.

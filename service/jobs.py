@@ -15,6 +15,7 @@ from rq import Queue
 from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
+from contracts.origin import Origin
 from contracts.transport import CHANGES_CHANNEL, EDIT_QUEUE, edit_job, rebuild_job
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Jobs:
     def enqueue(self, edit_id: str) -> None:
         """Ask for the edit to be run; its job id is the edit id."""
         try:
-            self._queue.enqueue_call(**edit_job(edit_id))
+            self._queue.enqueue_call(**edit_job(edit_id, Origin.here()))
         except DuplicateJobError:
             log.info("%s is queued already", edit_id)
         except RedisError as error:

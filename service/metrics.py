@@ -193,30 +193,18 @@ class RequestTimer:
             await self.app(scope, receive, send)
             return
         begun = time.perf_counter()
-        started = False
-
-        def observe(status: int) -> None:
-            metrics: Metrics = scope["state"]["context"].metrics
-            metrics.http.labels(
-                method=scope["method"] if scope["method"] in _METHODS else "other",
-                route=_label(scope),
-                status=status,
-            ).observe(time.perf_counter() - begun)
 
         async def timed(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
-                observe(message["status"])
+                metrics: Metrics = scope["state"]["context"].metrics
+                metrics.http.labels(
+                    method=scope["method"] if scope["method"] in _METHODS else "other",
+                    route=_label(scope),
+                    status=message["status"],
+                ).observe(time.perf_counter() - begun)
             await send(message)
 
-        try:
-            await self.app(scope, receive, timed)
-        except Exception:
-            # The answer to an unexpected error is written outside of this middleware.
-            if not started:
-                observe(500)
-            raise
+        await self.app(scope, receive, timed)
 
 
 def _label(scope: Scope) -> str:

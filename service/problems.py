@@ -27,13 +27,11 @@ from contracts.errors import (
 )
 from registry.errors import RegistryError
 from registry.kinds import explained, file_of
+from service.access import CLIENT_CLOSED_REQUEST, asked
 from service.error_shapes import ErrorShape, ErrorShapes
-from service.request_id import HEADER as REQUEST_ID
 
 log = logging.getLogger(__name__)
 
-CLIENT_CLOSED_REQUEST = 499
-"""As nginx counts them: no fault of the service's."""
 _SHOWN = 3
 _BOUNDS = ("max_length", "min_length", "le", "lt", "ge", "gt")
 
@@ -86,7 +84,7 @@ def answer(
 
 def storage_failed(request: Request, error: Exception) -> Response:
     """503 for an error of the registry, which goes to the log."""
-    log.error("storage failed on %s %s", request.method, request.url.path, exc_info=error)
+    log.error("storage failed on %s", asked(request), exc_info=error)
     detail = "the registry cannot be read or written now; the log of the service says why"
     if isinstance(error, RegistryError) and file_of(error) is not None:
         detail = explained(error)
@@ -159,7 +157,7 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
 
     @app.exception_handler(RedisError)
     async def on_redis_error(request: Request, error: Exception) -> Response:
-        log.warning("Redis failed on %s %s: %s", request.method, request.url.path, error)
+        log.warning("Redis failed on %s: %s", asked(request), error)
         return answer(request, Unavailable("Redis does not answer", retry_after=after.REDIS))
 
     @app.exception_handler(RegistryError)
@@ -167,16 +165,9 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
         return storage_failed(request, error)
 
     @app.exception_handler(ClientDisconnect)
-    async def on_disconnect(request: Request, _: Exception) -> Response:
-        log.info("the client of %s %s went away", request.method, request.url.path)
-        return Response(status_code=CLIENT_CLOSED_REQUEST)  # for the metrics: nobody reads it
-
-    @app.exception_handler(Exception)
-    async def on_unexpected(request: Request, _: Exception) -> Response:
-        # Starlette raises the error again after this answer, and uvicorn logs its traceback. The
-        # answer is written outside of all middleware.
-        error = ServiceError("an unexpected error; the log of the service says why")
-        return answer(request, error, {REQUEST_ID: request.state.request_id})
+    async def on_disconnect(_request: Request, _: Exception) -> Response:
+        # For the metrics and the log: nobody reads it.
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fastapi.sse import format_sse_event
 
 DONE = format_sse_event(data_str="[DONE]")
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+STREAM_HEADERS = {"X-Accel-Buffering": "no"}
 PING_TICKS = 15
 """Quiet ticks of an engine's answer, of a second each, between two pings."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from anyio.to_thread import run_sync
 from fastapi import Request, Response
+from structlog.contextvars import bind_contextvars
 
 from contracts import retry_after as after
 from contracts.edits import Edit, EditRequest
@@ -45,6 +46,7 @@ async def answer_edit(
     if asked.activate is not False:
         principal.require_activation()
     edit_id = await run_sync(_submit, context, asked, principal.id, key, if_match, require, source)
+    bind_contextvars(edit_id=edit_id)
     deadline = time.monotonic() + (wait_seconds or 0)
     edit = await run_sync(context.registry.edits.describe, edit_id)
     with context.changes.watch(edit_id) as watch:

@@ -95,7 +95,7 @@ class Stack:
         env = {**self._env, "REDIS_URL": self.redis.url}
         with (self._logs / f"{log or module}.log").open("ab") as out:
             command = [sys.executable, "-m", module, *arguments]
-            return subprocess.Popen(command, env=env, stderr=out)
+            return subprocess.Popen(command, env=env, stdout=out, stderr=out)
 
     def kill_worker(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""
@@ -142,6 +142,10 @@ class Stack:
                     process.kill()
                     process.wait()
         self.redis.stop()
+
+    def log_of(self, process: str) -> str:
+        """All that `service`, `worker` or `engine` has written."""
+        return (self._logs / f"{process}.log").read_text()
 
     def logs(self) -> str:
         """The ends of the logs, for messages of failing tests."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from structlog.contextvars import bound_contextvars
+
 from contracts.edits import StepKind
 from contracts.errors import ServiceError
 from contracts.versions import ACTIVE
@@ -38,19 +40,20 @@ class WorkAhead:
         Raises:
             Interrupted: this worker is stopping.
         """
-        try:
-            self._checked(edit_id)("z", 0, 1)
-            edit = self._registry.edits.get(edit_id)
-            parent = self._registry.versions.resolve(edit.request.base or ACTIVE)
-            self._maker.work_ahead(edit, parent, self._checked(edit_id))
-            log.info("%s is prepared and waits for its turn", edit_id)
-        except Interrupted:
-            raise
-        except Cancelled as reason:
-            log.info("%s is not prepared any further: %s", edit_id, reason)
-        except (ServiceError, MemitError, RegistryError) as error:
-            # Whatever it is, the edit meets it again in its turn and ends with it.
-            log.info("%s cannot be prepared: %s", edit_id, error)
+        with bound_contextvars(edit_id=edit_id):
+            try:
+                self._checked(edit_id)("z", 0, 1)
+                edit = self._registry.edits.get(edit_id)
+                parent = self._registry.versions.resolve(edit.request.base or ACTIVE)
+                self._maker.work_ahead(edit, parent, self._checked(edit_id))
+                log.info("%s is prepared and waits for its turn", edit_id)
+            except Interrupted:
+                raise
+            except Cancelled as reason:
+                log.info("%s is not prepared any further: %s", edit_id, reason)
+            except (ServiceError, MemitError, RegistryError) as error:
+                # Whatever it is, the edit meets it again in its turn and ends with it.
+                log.info("%s cannot be prepared: %s", edit_id, error)
 
     def _checked(self, edit_id: str) -> _UntilItsTurn:
         return _UntilItsTurn(edit_id, self._registry, self._changes, self._stopping)

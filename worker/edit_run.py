@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 from redis import Redis
 from redis.exceptions import RedisError
+from structlog.contextvars import bound_contextvars
 
+from contracts import tracing
 from contracts.edits import AcceptedEdit, EditEnd, EditState, StepKind
 from contracts.errors import Conflict, Problem, ServiceError
 from contracts.transport import CHANGES_CHANNEL
@@ -32,6 +34,7 @@ from worker.changes import Changes
 from worker.editor_lock import editor_lock
 from worker.make_version import VersionMaker
 from worker.openmp import release_threads
+from worker.origins import origin_of
 from worker.progress import EditProgress, Interrupted
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class EditRunner:
         self._changes = changes
         self._warm_up = warm_up
         self._ahead = WorkAhead(registry, maker, changes, stopping)
+        self._span = tracing.NO_SPAN
         self.current: str | None = None
         """The edit being run, for the worker's status."""
 
@@ -97,14 +101,25 @@ class EditRunner:
             self.current = waiting[0]
             tried.add(self.current)
             try:
-                self._run_one(self.current)
-            except StorageError:
-                raise
-            except RegistryError:
-                log.exception("%s cannot be run; those after it go on", self.current)
+                self._run_traced(self.current)
             finally:
                 self.current = None
                 release_threads()
+
+    def _run_traced(self, edit_id: str) -> None:
+        """Run it under the ids and in the trace of the request that it comes from."""
+        origin = origin_of(edit_id, self._redis)
+        with (
+            bound_contextvars(edit_id=edit_id, **origin.ids),
+            tracing.span("memit.edit", origin.traceparent, edit=edit_id) as self._span,
+        ):
+            try:
+                self._run_one(edit_id)
+            except StorageError:
+                raise
+            except RegistryError as error:
+                self._span.fail(type(error).__name__)
+                log.exception("%s cannot be run; those after it go on", edit_id)
 
     def _run_one(self, edit_id: str) -> None:
         edits = self._registry.edits
@@ -117,6 +132,7 @@ class EditRunner:
             log.error("%s cannot be run: %s", edit_id, explained(error))
             problem = _problem(500, "Edit failed", explained(error))
             return self._end(edit_id, EditState.FAILED, problem)
+        self._span.set(facts=len(edit.request.facts))
         if self._crashes(edit_id) >= MAX_CRASHES:
             detail = f"a worker died {MAX_CRASHES} times while it ran this edit"
             return self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
@@ -136,13 +152,13 @@ class EditRunner:
         except Cancelled:
             self._end(edit_id, EditState.CANCELLED, None)
         except ServiceError as error:
-            self._end(edit_id, EditState.FAILED, error.problem())
+            self._end(edit_id, EditState.FAILED, error.problem(), error)
         except InvalidFact as error:
-            self._end(edit_id, EditState.FAILED, _problem(422, "Invalid fact", str(error)))
+            self._end(edit_id, EditState.FAILED, _problem(422, "Invalid fact", str(error)), error)
         except UnknownOption as error:
-            self._end(edit_id, EditState.FAILED, _problem(422, "Unknown option", str(error)))
+            self._end(edit_id, EditState.FAILED, _problem(422, "Unknown option", str(error)), error)
         except MemitError as error:
-            self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)))
+            self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", str(error)), error)
         except (BlobDamaged, BlobMissing, RecordDamaged) as error:
             log.exception("%s failed", edit_id)
             problem = _problem(500, "Edit failed", explained(error))
@@ -153,6 +169,8 @@ class EditRunner:
             if out_of_memory(error):
                 detail = f"out of memory; free some on the device or use a larger one ({detail})"
             self._end(edit_id, EditState.FAILED, _problem(500, "Edit failed", detail))
+        finally:
+            progress.close()
 
     def _make(
         self, edit: AcceptedEdit, progress: EditProgress
@@ -171,27 +189,46 @@ class EditRunner:
 
     def _commit(self, edit_id: str, manifest: VersionManifest) -> None:
         """Put the version in the log, move `active`, end the edit."""
+        with tracing.span("memit.edit.commit"):
+            self._commit_now(edit_id, manifest)
+
+    def _commit_now(self, edit_id: str, manifest: VersionManifest) -> None:
         version = self._registry.versions.commit_as_next(manifest)
         hold_back = None
         epoch = bound_epoch(self._registry, edit_id)
         if epoch is not None and manifest.status is VersionStatus.COMMITTED:
             hold_back = self._warm_up(version)
-        end = finish_edit(self._registry, edit_id, hold_back=hold_back)
-        log.info("%s ended: %s", edit_id, end)
+        with bound_contextvars(version_id=version):
+            end = finish_edit(self._registry, edit_id, hold_back=hold_back)
+            state = "unfinished" if end is None else end.state
+            log.info("%s ended: %s", edit_id, state)
+        self._span.set(version=version, state=state)
         self._announce(edit_id)
 
     def _crashes(self, edit_id: str) -> int:
         kinds = [step.kind for step in self._registry.edits.steps(edit_id)]
         return kinds.count(StepKind.RUNNING) - kinds.count(StepKind.REQUEUED)
 
-    def _end(self, edit_id: str, state: EditState, problem: Problem | None) -> None:
+    def _end(
+        self,
+        edit_id: str,
+        state: EditState,
+        problem: Problem | None,
+        error: Exception | None = None,
+    ) -> None:
+        """End it; the log has the `error` without the texts that the problem may quote."""
         end = EditEnd(state=state, at=time.time(), problem=problem)
         try:
             end = self._registry.edits.finish(edit_id, end)
         except Conflict:
             # An attempt that was thought dead commits it.
             end = finish_edit(self._registry, edit_id) or end
-        log.info("%s ended: %s%s", edit_id, end.state, f" ({problem.detail})" if problem else "")
+        if problem is None:
+            log.info("%s ended: %s", edit_id, end.state)
+        else:
+            log.info("%s ended: %s (%s)", edit_id, end.state, error or problem.title)
+            self._span.fail(problem.title)
+        self._span.set(state=end.state)
         self._announce(edit_id)
 
     def _announce(self, what: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from redis import Redis
 from redis.exceptions import RedisError
+from structlog.contextvars import bound_contextvars
 
 from contracts.reports import FullReport
 from contracts.transport import REPORTER_LOCK
@@ -113,7 +114,10 @@ class FullReporter:
         version = self._due()
         if version is None:
             return None
-        progress = self._preemptible(version, stopping)
+        with bound_contextvars(version_id=version):
+            return self._report(version, self._preemptible(version, stopping))
+
+    def _report(self, version: str, progress: ProgressCallback) -> str:
         progress("evaluate", 0, 1)
         # The lock saves work. That a report is put once makes two reporters harmless.
         with self._redis.lock(REPORTER_LOCK, timeout=LOCK_SECONDS, blocking=False) as lock:

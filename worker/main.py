@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts import logs, tracing
 from contracts.errors import ServiceError
 from contracts.settings import Settings
 from memit_core.errors import MemitError
 from memit_core.loading import load_model
+from memit_core.transformers_internals import disable_progress_bar
 from registry.errors import RegistryError
 from worker.process import WorkerProcess
 from worker.progress import Interrupted
@@ -32,12 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     role = parser.parse_args(arguments).role
     settings = Settings() if role is None else Settings(role=role)
-    logging.basicConfig(
-        level=settings.log_level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure(settings.log_level, settings.log_format, settings.secrets())
+    if settings.log_format == "json":
+        disable_progress_bar()  # no line of JSON
     try:
+        tracing.configure("memit-worker")
         starting = Starting(settings.redis(), settings.model)
         if settings.hparams is not None and not Path(settings.hparams).is_file():
             raise MemitError(f"--hparams {settings.hparams}: there is no such file")
@@ -60,5 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.exception("an unexpected error at the start")
         log.critical("cannot start: %s: %s", type(error).__name__, error)
         return CANNOT_START
-    process.run()
+    try:
+        process.run()
+    finally:
+        tracing.shut_down()
     return 0

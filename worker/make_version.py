@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from structlog.contextvars import bound_contextvars
+
 from contracts.edits import AcceptedEdit
 from contracts.facts import LiveFact
 from contracts.reports import Report
@@ -107,7 +109,7 @@ class VersionMaker:
 
     def rebuild(self, version: str) -> None:
         """See `Solutions.rebuild`; waits for an edit that is being made."""
-        with self._computing:
+        with bound_contextvars(version_id=version), self._computing:
             self._solutions.rebuild(version)
 
     def make(self, edit: AcceptedEdit, parent: str, progress: EditProgress) -> VersionManifest:

@@ -9,6 +9,7 @@ import time
 from redis import Redis
 from redis.exceptions import RedisError
 
+from contracts import tracing
 from contracts.edits import Progress
 from contracts.transport import progress_stream
 from memit_core.errors import Cancelled
@@ -55,6 +56,7 @@ class EditProgress:
         self._stopping = stopping
         self._poll = poll
         self._stage = ""
+        self._span = tracing.NO_SPAN
         self._began = self._published = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int, *, loss: float | None = None) -> None:
@@ -66,6 +68,7 @@ class EditProgress:
         if stage != self._stage:
             self.close()
             self._stage, self._began = stage, now
+            self._span = tracing.begin(f"memit.edit.{stage}")
         elif now - self._published < INTERVAL_SECONDS and done < total:
             return
         self._published = now
@@ -82,6 +85,7 @@ class EditProgress:
             spent = time.monotonic() - self._began
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
             self._stage = ""
+            self._span.end()
 
     def _publish(self, progress: Progress) -> None:
         stream = progress_stream(self._edit_id)

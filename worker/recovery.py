@@ -13,10 +13,12 @@ from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
+from structlog.contextvars import bound_contextvars
 
 from contracts.transport import EDIT_QUEUE, edit_job, worker_key
 from registry.registry import Registry
 from worker.editor_lock import editor_is_alive
+from worker.origins import origin_of
 from worker.rq_worker import JOB_TTL_SECONDS
 
 log = logging.getLogger(__name__)
@@ -74,13 +76,15 @@ class Recovery:
         return "between" if status == JobStatus.QUEUED else "gone"
 
     def _enqueue(self, edit_id: str) -> None:
+        origin = origin_of(edit_id, self._redis)
         with contextlib.suppress(NoSuchJobError):
             Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
-        try:
-            self._queue.enqueue_call(**edit_job(edit_id))
-            log.info("%s is queued again", edit_id)
-        except DuplicateJobError:
-            log.info("%s was queued by somebody else", edit_id)
+        with bound_contextvars(edit_id=edit_id, **origin.ids):
+            try:
+                self._queue.enqueue_call(**edit_job(edit_id, origin))
+                log.info("%s is queued again", edit_id)
+            except DuplicateJobError:
+                log.info("%s was queued by somebody else", edit_id)
 
     def keep_sweeping(self, stopping: threading.Event) -> None:
         """Sweep until `stopping`; the body of a thread."""

@@ -20,6 +20,8 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import WorkerStatus
 
+from worker.progress import Interrupted
+
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
@@ -80,6 +82,11 @@ class ResidentWorker(SimpleWorker):
             done.set()
             heart.join()
         self.set_state("idle")
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """RQ's writes the messages of all errors, which may quote facts."""
+        if not isinstance(exc_info[1], Interrupted):
+            log.error("the job %s ended in an error", job.id, exc_info=exc_info)
 
     def _beat(self, job: Job, execution: Execution, done: threading.Event) -> None:
         while not done.wait(BEAT_SECONDS):

@@ -21,6 +21,10 @@ HALF_TOLERANCE = 0.25
 class CanaryFailed(ValueError):
     """A version's weights do not give the answers that its manifest records."""
 
+    def __init__(self, prompt: str, reason: str) -> None:
+        super().__init__(f"after {prompt!r} {reason}")
+        self.plain = f"after a prompt of its manifest {reason}"
+
 
 def check_canaries(
     loaded: LoadedModel,
@@ -44,7 +48,7 @@ def check_canaries(
         # Two tokens may be as good as equal: the log-probability decides, not the token alone.
         if abs(logprob - canary.logprob) > tolerance:
             raise CanaryFailed(
-                f"after {canary.prompt!r} it gives token {token} a log-probability of "
-                f"{logprob:.4f}, where its manifest has token {canary.token_id} at "
-                f"{canary.logprob:.4f}"
+                canary.prompt,
+                f"it gives token {token} a log-probability of {logprob:.4f}, where its manifest "
+                f"has token {canary.token_id} at {canary.logprob:.4f}",
             )

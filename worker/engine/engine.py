@@ -238,6 +238,7 @@ class Engine:
             if request.ended:
                 continue
             if not chosen.finite[row]:
+                logger.error("no finite logits", extra=_ids([request.task]))
                 request.fail(Unavailable(f"version {request.version} gave no finite logits"))
                 continue
             logprobs = None if chosen.logprobs is None else chosen.logprobs[row]
@@ -278,11 +279,24 @@ class Engine:
         try:
             yield
         except Exception as error:
-            logger.exception("a step failed; %d requests end with it", len(requests))
+            tasks = {request.task.id: request.task for request in requests}
+            logger.exception(
+                "a step failed; %d requests end with it", len(requests), extra=_ids(tasks.values())
+            )
             for request in requests:
                 request.fail(Unavailable("the engine failed", retry_after=after.ENGINE_BUSY))
             if "CUDA error" in str(error):
                 raise DeviceLost(str(error)) from error
+
+
+def _ids(tasks: Iterable[GenerateTask]) -> dict[str, str]:
+    """What a line of the log says of these tasks, in their order."""
+    asked = list(tasks)
+    return {
+        "generation_id": ", ".join(task.id for task in asked),
+        "version_id": ", ".join(dict.fromkeys(task.version for task in asked)),
+        "request_id": ", ".join(dict.fromkeys(task.origin.request_id or "-" for task in asked)),
+    }
 
 
 def _eos_ids(loaded: LoadedModel) -> frozenset[int]:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 import torch
+from structlog.contextvars import bound_contextvars
 
 from contracts import retry_after as after
 from contracts.errors import ServiceError, Unavailable
 from contracts.ids import VersionId
+from contracts.plain import plain
 from memit_core.loading import LoadedModel
 from memit_core.structure import Structure
 from memit_core.weights import served_weight
@@ -154,7 +156,7 @@ class Residents:
             error = load.exception()
             if error is not None:
                 failed[version] = Unavailable(
-                    f"version {version} cannot be loaded: {error}",
+                    f"version {version} cannot be loaded: {plain(error)}",
                     retry_after=after.VERSION_NOT_LOADED,
                 )
                 continue
@@ -194,11 +196,12 @@ class Residents:
         ).start()
 
     def _load(self, version: VersionId, load: Future[Weights]) -> None:
-        try:
-            load.set_result(self._read_or_rebuild(version))
-        except Exception as error:
-            logger.exception("version %s cannot be loaded", version)
-            load.set_exception(error)
+        with bound_contextvars(version_id=version):
+            try:
+                load.set_result(self._read_or_rebuild(version))
+            except Exception as error:
+                logger.exception("version %s cannot be loaded", version)
+                load.set_exception(error)
 
     def _read_or_rebuild(self, version: VersionId) -> Weights:
         try:

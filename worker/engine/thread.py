@@ -19,6 +19,7 @@ from registry.registry import Registry
 from worker.deltas import Deltas
 from worker.engine.engine import DeviceLost, Engine
 from worker.engine.residents import Residents
+from worker.engine.spans import GenerationSpans
 from worker.engine.streams import GenerationStreams
 from worker.engine.versioned import ServingView
 from worker.openmp import release_threads
@@ -97,6 +98,7 @@ class EngineThread:
             max_parked=settings.max_queue,
         )
         self._streams = GenerationStreams(settings.redis(), worker)
+        self._spans = GenerationSpans()
         self._on_fatal = on_fatal
         self._failures = 0
         self._stopping = threading.Event()
@@ -156,6 +158,7 @@ class EngineThread:
             self._engine.step()
             for request_id in self._streams.flush():
                 self._engine.drop(request_id)
+                self._spans.drop(request_id)
             self._failures = 0
         except DeviceLost:
             raise
@@ -175,7 +178,8 @@ class EngineThread:
         if block is not None:
             release_threads()
         for task in self._streams.take(self._engine.room, block):
-            self._engine.submit(task, self._streams.sink(task.id, task.sampling.n))
+            sink = self._streams.sink(task.id, task.sampling.n)
+            self._engine.submit(task, self._spans.heard(task, sink))
 
     def _end_all(self, reason: str) -> None:
         self._engine.fail_all(Unavailable(reason, retry_after=after.ENGINE_BUSY))

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -85,7 +86,8 @@ def test_an_edit_is_followed_across_a_crash_of_the_service(
         service.start()
         wait_until(lambda: "Uvicorn running" in service.written())
         ended = pool.submit(following.follow, client, edit.id, messages())
-        wait_until(lambda: "/events" in service.written())
+        metrics = f"http://127.0.0.1:{port}/metrics"
+        wait_until(lambda: "/edits/{edit_id}/events" in httpx2.get(metrics, trust_env=False).text)
         service.kill()
         editor.run(edit.id)
         service.start()

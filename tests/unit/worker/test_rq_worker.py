@@ -13,6 +13,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB, edit_job
+from worker.progress import Interrupted
 from worker.rq_worker import ResidentWorker, allow_only
 
 
@@ -40,6 +41,30 @@ def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
     assert not marker.exists()
     assert result is not None
     assert "'subprocess.getoutput' is not a job of this worker" in (result.exc_string or "")
+
+
+@pytest.mark.parametrize(("error", "lines"), [(Interrupted("stop"), 0), (ValueError("odd"), 1)])
+def test_an_error_of_a_job_is_one_record_of_ours(
+    redis_url: str, caplog: pytest.LogCaptureFixture, error: Exception, lines: int
+) -> None:
+    """RQ's own has the message of every error in its text, where nothing takes it out again."""
+
+    def run(_edit_id: str) -> None:
+        raise error
+
+    with Redis.from_url(redis_url, socket_timeout=None) as redis:
+        queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
+        queue.enqueue_call(**edit_job("edit-1"))
+        worker = ResidentWorker(
+            [queue],
+            connection=redis,
+            serializer=JSONSerializer,
+            job_class=allow_only({RUN_EDIT_JOB: run}),
+            stopping=threading.Event(),
+        )
+        worker.work(burst=True, logging_level="WARNING")
+    assert caplog.messages == ["the job edit-1 ended in an error"] * lines
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error] * lines
 
 
 @pytest.mark.parametrize("after", [0.0, 0.5])

@@ -242,6 +242,8 @@ def test_an_unexpected_failure_is_logged_and_survived(
     again = service.send(task(PROMPTS[0], stage.base_version))
     assert service.answer(again) == stage.generated(stage.base_version, PROMPTS[0])
     assert "nobody expected this" in caplog.text
+    (record,) = [one for one in caplog.records if "a step failed" in one.message]
+    assert (record.generation_id, record.version_id) == (request, stage.base_version)  # type: ignore[attr-defined]
     assert fatal == []
 
 
