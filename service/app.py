@@ -46,6 +46,9 @@ from service.openai_api.router import router as openai_router
 from service.rates import Rates
 from service.request_id import RequestId
 from service.tokens import TokenChecks
+from service.webhooks import courier
+from service.webhooks.router import router as webhooks_router
+from service.webhooks.sender import Sender
 
 ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (edits.router, problem_json),
@@ -57,6 +60,7 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (blobs.router, problem_json),
     (keys.router, problem_json),
     (audit.router, problem_json),
+    (webhooks_router, problem_json),
     (probes.router, problem_json),
     (openai_router, openai_error),
 )
@@ -84,9 +88,11 @@ def create_app(
         redis = _async_redis(url)
         jobs = Jobs(_blocking_redis(url))
         changes = Changes(redis, settings.poll_seconds)
+        sender = Sender(settings.webhook_allow_private)
         async with create_task_group() as tasks:
             tasks.start_soon(changes.listen)
             tasks.start_soon(audit.keep, registry.audit, changes)
+            tasks.start_soon(courier.keep, registry, redis, sender, changes)
             yield State(
                 context=Context(
                     settings=settings,
@@ -100,9 +106,11 @@ def create_app(
                     census=EditCensus(registry.edits),
                     keyring=Keyring(registry.keys, settings),
                     rates=Rates(redis),
+                    webhooks=sender,
                 )
             )
             tasks.cancel_scope.cancel()
+        await sender.close()
         await redis.aclose()
         jobs.close()
 
