@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from socket import create_server, socket
 from threading import Event, Thread
@@ -28,12 +28,11 @@ def talking(talk: Talk) -> Iterator[int]:
     def serve() -> None:
         connection, _ = server.accept()
         with connection:
-            while b"\r\n\r\n{}" not in connection.recv(65536):
-                pass
-            try:
+            asked = b""
+            while not asked.endswith(b"\r\n\r\n{}"):
+                asked += connection.recv(65536)
+            with suppress(BrokenPipeError, ConnectionResetError):
                 talk(connection, over)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
     with create_server(("127.0.0.1", 0)) as server:
         thread = Thread(target=serve)
