@@ -140,8 +140,9 @@ class Webhooks:
         return Deliveries(self._store, self._audit, self.get(webhook_id))
 
     def _names(self) -> list[str]:
-        names = self._store.names("webhooks")
-        return [one for one in names if WEBHOOK_ID.fullmatch(one) and self._store.exists(_key(one))]
+        names = filter(WEBHOOK_ID.fullmatch, self._store.names("webhooks"))
+        known = self._records.keys() | self._over
+        return [one for one in names if one in known or self._store.exists(_key(one))]
 
 
 def _key(webhook_id: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from anyio import CancelScope, CapacityLimiter, Event, create_task_group, move_on_after, sleep
+from anyio import CapacityLimiter, Event, create_task_group, move_on_after, sleep
 from anyio.abc import TaskGroup
 from anyio.to_thread import run_sync
 from redis.asyncio import Redis
@@ -35,8 +35,11 @@ log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 30.0
 """Longer than a request and the record of it; a holder that dies keeps others waiting as long."""
+RELEASE_SECONDS = 2.0
 BUSY_SECONDS = 1.0
-"""Until the next look where another process sends, or Redis does not answer."""
+"""Until the next look where another process sends."""
+REDIS_SECONDS = 5.0
+"""The same where Redis does not answer."""
 BROKEN_SECONDS = 60.0
 """The same where the storage fails."""
 GONE = 410
@@ -106,7 +109,7 @@ class Courier:
                 wait = await self._work()
             except RedisError as error:
                 log.warning("%s waits: %s", self._webhook.id, error)
-                await sleep(BUSY_SECONDS)
+                await sleep(REDIS_SECONDS)
             except Exception:
                 # Perhaps what was sent cannot be kept: it is sent again, but not at once.
                 log.exception("%s waits", self._webhook.id)
@@ -137,7 +140,7 @@ class Courier:
             if due is not None and due.at <= time.time():
                 await self._deliver(deliveries, due)
         finally:
-            with CancelScope(shield=True):
+            with move_on_after(RELEASE_SECONDS, shield=True):
                 await self._release(lock)
         return 0.0
 
@@ -177,16 +180,16 @@ class Courier:
         await self._shared.on_disk(lambda: deliveries.put(due, answer.sent, state, next_at))
 
     async def _answer(self, due: Due) -> Answer:
+        """Send an event; whatever prevents that is an attempt that failed, and stops no other."""
+        at = time.time()
         try:
             message = await self._shared.on_disk(lambda: message_of(self._shared.registry, due))
+            return await self._shared.sender.send(self._webhook, message)
         except (NotFound, RegistryError) as error:
-            sent = Sent(
-                event=due.id,
-                type=due.type,
-                at=time.time(),
-                seconds=0.0,
-                delivered=False,
-                reason=f"not sent: {error}",
-            )
-            return Answer(sent)
-        return await self._shared.sender.send(self._webhook, message)
+            reason = f"not sent: {error}"
+        except Exception as error:
+            log.exception("%s: %s is not sent", self._webhook.id, due.id)
+            reason = f"not sent: {type(error).__name__}"
+        return Answer(
+            Sent(event=due.id, type=due.type, at=at, seconds=0.0, delivered=False, reason=reason)
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx2
 import redis
 
-from cli.embedded_redis import free_port
+from cli.embedded_redis import EmbeddedRedis, free_port
 from tests.unit.cli.waiting import wait_until
 from tests.unit.service.facts import about
 from tests.unit.service.receiver import LOOPBACK, receiving
@@ -96,3 +97,27 @@ def test_a_dead_holder_of_the_lock_is_waited_for_and_no_longer(
             time.sleep(1.5)
             assert receiver.got == []
             receiver.wait_for(1)
+
+
+def test_without_redis_events_wait(tmp_path: Path, editor: Editor) -> None:
+    """It comes back with nothing in it."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    try:
+        with receiving() as receiver, service(server.url, tmp_path) as (client, _):
+            asked = {"url": receiver.url, "events": ["alias.moved"]}
+            secret = client.post("/webhooks", json=asked).json()["secret"]
+            server.kill()
+            moved = client.put(
+                "/aliases/canary", json={"version": "v0"}, headers={"If-None-Match": "*"}
+            )
+            assert moved.status_code == 201
+            time.sleep(1.0)
+            assert receiver.got == []
+            shutil.rmtree(tmp_path / "redis")
+            server.start()
+            (got,) = receiver.wait_for(1)
+            assert got.verified(secret)["data"]["name"] == "canary"
+            assert client.get("/healthz").status_code == 200
+    finally:
+        server.stop()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
+from pathlib import Path
 from socket import create_server, socket
 from threading import Event, Thread
 
@@ -44,10 +49,10 @@ def talking(talk: Talk) -> Iterator[int]:
             thread.join()
 
 
-def send(port: int) -> Answer:
+def send(port: int, origin: str = "http://127.0.0.1") -> Answer:
     webhook = WebhookRecord(
         id="webhook-0123456789abcdef",
-        url=f"http://127.0.0.1:{port}/",
+        url=f"{origin}:{port}/",
         events=[EventType.EDIT_COMMITTED],
         secret="whsec_" + "A" * 44,
         created_at=0.0,
@@ -139,3 +144,49 @@ def test_retry_after(said: str, seconds: float | None) -> None:
         answer = send(port)
     assert answer.sent.reason == "answered 503"
     assert answer.retry_after == seconds or (seconds == -1.0 and (answer.retry_after or 0) < 0)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with it")
+def test_https_asks_for_the_name_and_believes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes to an address; certificate, SNI and Host are of the name."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    names: list[str | None] = []
+    context.sni_callback = lambda _, name, __: names.append(name)
+    hosts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hosts.append(self.headers["host"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        unknown = send(server.server_port, "https://localhost").sent
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusted = send(server.server_port, "https://localhost").sent
+        other = send(server.server_port, "https://127.0.0.1").sent
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert trusted.delivered, trusted
+    for refused in (unknown, other):
+        assert not refused.delivered
+        assert "CERTIFICATE_VERIFY_FAILED" in (refused.reason or "")
+    assert names[:2] == ["localhost", "localhost"]
+    assert hosts == [f"localhost:{server.server_port}"]

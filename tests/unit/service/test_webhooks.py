@@ -15,7 +15,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from cli.embedded_redis import free_port
 from contracts.edits import EditEnd, EditState
 from contracts.errors import Problem
+from contracts.keys import LOCAL
 from contracts.limits import MAX_WEBHOOK_URL_CHARS, MAX_WEBHOOKS
+from contracts.webhooks import EventType, WebhookRequest
 from registry.registry import Registry
 from service.webhooks.schedule import JITTER, MAX_RETRY_AFTER, PAUSES, pause_after
 from tests.unit.cli.waiting import wait_until
@@ -304,6 +306,26 @@ def test_there_are_so_many_at_most(client: httpx2.Client, make: Make) -> None:
     for path in ("/webhooks/webhook-0", "/webhooks/..%2fkeys"):
         assert client.delete(path).status_code == 404
     assert client.get("/webhooks/webhook-0123456789abcdef/deliveries").status_code == 404
+
+
+def test_an_event_that_cannot_be_told_stops_no_other(
+    serve: Serve, editor: Editor, registry: Registry
+) -> None:
+    """The record that it tells of was damaged after the audit log had it."""
+    with receiving() as receiver:
+        asked = WebhookRequest(url=receiver.url, events=[EventType.ALIAS_MOVED])
+        webhook = registry.webhooks.create(asked, LOCAL)
+        for name in ("one", "two"):
+            registry.aliases.move(name, registry.versions.resolve("v0"), 0)
+        assert registry.audit.catch_up()
+        assert registry.store.set_aside("aliases/one/1.json")
+        client = serve(webhook_allow_private=LOOPBACK)
+        (got,) = receiver.wait_for(1)
+        wait_until(lambda: len(attempts(client, webhook.model_dump())) == 2)
+        lost, told = attempts(client, webhook.model_dump())
+    assert got.verified(webhook.secret)["data"]["name"] == "two"
+    assert (lost["state"], lost["attempt"], told["state"]) == ("retrying", 1, "delivered")
+    assert lost["reason"].startswith("not sent: aliases/one/1.json is damaged")
 
 
 def test_pauses_grow_and_end() -> None:
