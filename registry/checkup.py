@@ -12,6 +12,7 @@ from contracts.edits import AcceptedEdit, EditEnd, EditStep
 from contracts.ids import VERSION_ID, version_id, version_seq
 from contracts.reports import FullReport
 from contracts.versions import AliasRecord, VersionManifest
+from contracts.webhooks import DeliveryRecord, WebhookEnd, WebhookRecord
 from registry.acceptance import EditEntry, Idempotency
 from registry.artefacts import Pointer
 from registry.errors import RecordDamaged, StorageError
@@ -22,7 +23,7 @@ from registry.registry import Registry
 from registry.store import Store
 from registry.versions import VersionEntry
 
-FOLDERS = ("aliases", "blobs", "edits", "idempotency", "models", "versions")
+FOLDERS = ("aliases", "blobs", "edits", "idempotency", "models", "versions", "webhooks")
 
 _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"edits/by-seq/\d+\.json", EditEntry),
@@ -34,6 +35,9 @@ _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"aliases/[^/]+/\d+\.json", AliasRecord),
     (r"idempotency/.*", Idempotency),
     (r"models/.*", Pointer),
+    (r"webhooks/[^/]+/webhook\.json", WebhookRecord),
+    (r"webhooks/[^/]+/end\.json", WebhookEnd),
+    (r"webhooks/[^/]+/attempts/\d+\.json", DeliveryRecord),
 ]
 
 

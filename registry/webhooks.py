@@ -107,12 +107,13 @@ class Webhooks:
         return Webhook(**shown)
 
     def all(self) -> list[Webhook]:
-        """Every webhook, the newest first, those that are over too.
-
-        Raises:
-            RecordDamaged: one is unreadable.
-        """
-        found = [self.describe(name) for name in self._names()]
+        """Every webhook that can be read, the newest first, those that are over too."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(self.describe(name))
+            except RecordDamaged as error:
+                log.error("%s is not listed: %s", name, error)
         return sorted(found, key=lambda one: -one.created_at)
 
     def end(self, webhook_id: str, by: str, reason: Literal["deleted", "gone"]) -> Webhook:
@@ -120,9 +121,11 @@ class Webhooks:
 
         Raises:
             NotFound: there is none of this id.
+            RecordDamaged: it is over, and cannot be shown.
             StorageError: the storage is full or broken.
         """
-        self.get(webhook_id)
+        if not WEBHOOK_ID.fullmatch(webhook_id) or not self._store.exists(_key(webhook_id)):
+            raise NotFound(f"no webhook {webhook_id[:100]!r}")
         end = WebhookEnd(at=time.time(), by=by, reason=reason)
         self._store.put_if_absent(_end(webhook_id), encode_record(end))
         return self.describe(webhook_id)

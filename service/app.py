@@ -88,11 +88,11 @@ def create_app(
         redis = _async_redis(url)
         jobs = Jobs(_blocking_redis(url))
         changes = Changes(redis, settings.poll_seconds)
-        sender = Sender(settings.webhook_allow_private)
+        sender, metrics = Sender(settings.webhook_allow_private), Metrics()
         async with create_task_group() as tasks:
             tasks.start_soon(changes.listen)
             tasks.start_soon(audit.keep, registry.audit, changes)
-            tasks.start_soon(courier.keep, registry, redis, sender, changes)
+            tasks.start_soon(courier.keep, registry, redis, sender, metrics, changes)
             yield State(
                 context=Context(
                     settings=settings,
@@ -102,7 +102,7 @@ def create_app(
                     changes=changes,
                     engines=Engines(redis, settings.max_queue),
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
-                    metrics=Metrics(),
+                    metrics=metrics,
                     census=EditCensus(registry.edits),
                     keyring=Keyring(registry.keys, settings),
                     rates=Rates(redis),

@@ -27,6 +27,7 @@ from registry.deliveries import Deliveries, Due
 from registry.errors import RegistryError
 from registry.registry import Registry
 from service.changes import ANYTHING, Changes
+from service.metrics import Metrics
 from service.webhooks.events import message_of
 from service.webhooks.schedule import pause_after
 from service.webhooks.sender import Answer, Sender
@@ -56,6 +57,7 @@ class Shared:
     registry: Registry
     redis: Redis
     sender: Sender
+    metrics: Metrics
     threads: CapacityLimiter
 
     async def on_disk(self, work: Callable[[], T]) -> T:
@@ -63,9 +65,11 @@ class Shared:
         return await run_sync(work, limiter=self.threads)
 
 
-async def keep(registry: Registry, redis: Redis, sender: Sender, changes: Changes) -> None:
+async def keep(
+    registry: Registry, redis: Redis, sender: Sender, metrics: Metrics, changes: Changes
+) -> None:
     """Send what happens to whom it was promised, until cancelled."""
-    shared = Shared(registry, redis, sender, CapacityLimiter(_THREADS))
+    shared = Shared(registry, redis, sender, metrics, CapacityLimiter(_THREADS))
     couriers: dict[str, Courier] = {}
     async with create_task_group() as tasks:
         with changes.watch(ANYTHING) as watch:
@@ -73,6 +77,8 @@ async def keep(registry: Registry, redis: Redis, sender: Sender, changes: Change
                 await watch.due(float("inf"))
                 try:
                     await _look(shared, couriers, tasks)
+                except RegistryError as error:
+                    log.warning("webhooks are behind: %s", error)
                 except Exception:
                     # Whatever it is, requests go on, and nothing is lost: the registry has it.
                     log.exception("webhooks are behind")
@@ -176,6 +182,7 @@ class Courier:
                 "%s: %s %s, attempt %d, %s: %s",
                 self._webhook.id, due.type, due.id, attempts, state, answer.sent.reason,
             )  # fmt: skip
+        self._shared.metrics.webhooks.labels(state=state).inc()
         next_at = None if pause is None else time.time() + pause
         await self._shared.on_disk(lambda: deliveries.put(due, answer.sent, state, next_at))
 

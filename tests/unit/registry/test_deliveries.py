@@ -9,10 +9,13 @@ import pytest
 from contracts.errors import Conflict, NotFound
 from contracts.keys import LOCAL
 from contracts.webhooks import ALL_EVENTS, DeliveryState, EventType, Sent, WebhookRequest
+from registry.checkup import examine
 from registry.deliveries import Deliveries, Due
+from registry.errors import RecordDamaged
 from registry.registry import Registry
 from registry.store import Store
 from tests.unit.registry.building import accepted, run, with_v0
+from tests.unit.registry.stores import damage
 
 ASKED = WebhookRequest(url="https://example.com/x")
 EDITS = WebhookRequest(url="https://example.com/x", events=[EventType.EDIT_COMMITTED])
@@ -140,9 +143,7 @@ def test_an_attempt_that_cannot_be_read_is_made_again(registry: Registry) -> Non
     deliveries = registry.webhooks.deliveries(webhook.id)
     deliver(deliveries)
     deliver(deliveries)
-    store = registry.store
-    assert store.set_aside(f"webhooks/{webhook.id}/attempts/1.json")
-    assert store.put_if_absent(f"webhooks/{webhook.id}/attempts/1.json", b"{")
+    damage(registry.store, f"webhooks/{webhook.id}/attempts/1.json", b"{")
     again = fresh(registry, webhook.id)
     assert deliver(again).change.subject == edits[1]
     assert again.next() is None
@@ -177,9 +178,33 @@ def test_there_is_one_end(registry: Registry) -> None:
 def test_a_damaged_webhook_takes_no_other_with_it(registry: Registry) -> None:
     broken = registry.webhooks.create(ASKED, LOCAL)
     whole = registry.webhooks.create(ASKED, LOCAL)
-    assert registry.store.set_aside(f"webhooks/{broken.id}/webhook.json")
-    registry.store.put_if_absent(f"webhooks/{broken.id}/webhook.json", b"{")
-    assert [one.id for one in Registry(registry.store).webhooks.live()] == [whole.id]
+    key = f"webhooks/{broken.id}/webhook.json"
+    damage(registry.store, key, b"{")
+    fresh = Registry(registry.store)
+    assert [one.id for one in fresh.webhooks.live()] == [whole.id]
+    assert [one.id for one in fresh.webhooks.all()] == [whole.id]
+    (finding,) = examine(fresh).findings
+    assert (finding.file, finding.what) == (key, "whom to tell of events")
+    assert broken.secret not in finding.model_dump_json()
+    with pytest.raises(RecordDamaged):
+        fresh.webhooks.end(broken.id, LOCAL, "deleted")
+    assert fresh.webhooks.is_over(broken.id)
+
+
+def test_the_doctor_reads_ends_and_attempts(registry: Registry) -> None:
+    with_v0(registry)
+    webhook = registry.webhooks.create(EDITS, LOCAL)
+    edit(registry, "x")
+    deliver(registry.webhooks.deliveries(webhook.id))
+    registry.webhooks.end(webhook.id, LOCAL, "deleted")
+    assert examine(registry).findings == []
+    files = [f"webhooks/{webhook.id}/{name}" for name in ("attempts/0.json", "end.json")]
+    for file in files:
+        damage(registry.store, file, b"{")
+    found = examine(Registry(registry.store)).findings
+    assert [one.file for one in found] == files
+    assert all(one.what != "unknown" for one in found)
+    assert Registry(registry.store).webhooks.live() == []
 
 
 def test_no_more_than_so_many(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
