@@ -101,14 +101,20 @@ def test_the_id_of_an_event_stays_and_is_of_one_registry(registry: Registry, sto
 
 
 def test_one_that_was_delivered_by_two_is_not_tried_again(registry: Registry) -> None:
-    """The slower one of two that sent it at once says that it failed."""
+    """The slower one of two that sent it at once says that it failed; an older event is open."""
     with_v0(registry)
     webhook = registry.webhooks.create(EDITS, LOCAL)
-    edit(registry, "x")
+    edit(registry, "stuck")
     one, two = fresh(registry, webhook.id), fresh(registry, webhook.id)
+    stuck = fail(one, 3600.0)
+    edit(registry, "x")
     due = first(two)
+    assert due.id != stuck.id
     deliver(one)
     two.put(due, sent(due), DeliveryState.RETRYING, time.time() + 1.0)
+    for deliveries in (one, two, fresh(registry, webhook.id)):
+        assert first(deliveries).id == stuck.id
+    deliver(one)
     for deliveries in (one, two, fresh(registry, webhook.id)):
         assert deliveries.next() is None
 

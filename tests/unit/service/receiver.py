@@ -39,6 +39,7 @@ class Receiver:
     def __init__(self, url: str) -> None:
         self.url = url
         self.got: list[Got] = []
+        self.connections = 0
         self.answers: list[tuple[int, dict[str, str]]] = []
         """Statuses and headers of the next answers; then 204."""
         self.seconds = 0.0
@@ -71,7 +72,12 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    class Server(ThreadingHTTPServer):
+        def verify_request(self, *_: object) -> bool:
+            receiver.connections += 1
+            return True
+
+    server = Server(("127.0.0.1", port), Handler)
     receiver = Receiver(f"http://127.0.0.1:{server.server_port}/hook/token-of-the-receiver")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

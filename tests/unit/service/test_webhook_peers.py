@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_a_name_is_refused_for_where_it_leads(client: httpx2.Client) -> None:
         assert not tried["delivered"]
         assert "which is not a public address" in tried["reason"]
         assert "MEMIT_WEBHOOK_ALLOW_PRIVATE" in tried["reason"]
+        assert receiver.connections == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 0.0.0.0 leads to nobody")
+def test_where_a_connection_came_out_counts(serve: Serve) -> None:
+    """0.0.0.0 leads to 127.0.0.1: the one is allowed here, the other not."""
+    client = serve(webhook_allow_private="0.0.0.0/32")
+    with receiving() as receiver:
+        url = receiver.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104
+        made = client.post("/webhooks", json={"url": url}).json()
+        tried = client.post(f"/webhooks/{made['id']}/test").json()
+        assert "0.0.0.0 is at 127.0.0.1, which is not a public address" in tried["reason"]
         assert receiver.got == []
 
 
