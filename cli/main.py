@@ -28,6 +28,7 @@ from cli.keys import app as keys_app
 from cli.prune import prune
 from cli.rebase import rebase
 from cli.serve import serve
+from cli.webhooks import app as webhooks_app
 
 
 class Commands(TyperGroup):
@@ -76,4 +77,5 @@ for command in (
 app.command("import")(keyed(import_version))
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
+app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(eval_app, name="eval")

@@ -21,6 +21,8 @@ class AuditAction(StrEnum):
     ALIAS_MOVED = "alias.moved"
     KEY_MADE = "key.made"
     KEY_REVOKED = "key.revoked"
+    WEBHOOK_MADE = "webhook.made"
+    WEBHOOK_ENDED = "webhook.ended"
 
 
 class Change(BaseModel):
@@ -30,7 +32,7 @@ class Change(BaseModel):
 
     action: AuditAction = Field(examples=["alias.moved"])
     subject: str = Field(
-        description="id of the edit or the key, or name of the alias", examples=["active"]
+        description="id of the edit, key or webhook, or name of the alias", examples=["active"]
     )
     principal: str | None = Field(
         description="id of a key, `local`, or of the edit that did it; none: not known",

@@ -20,6 +20,8 @@ VERSION_ID = re.compile(r"^v(0|[1-9][0-9]{0,8})-[0-9a-f]{12}$")
 VERSION_SHORT = re.compile(r"^v(0|[1-9][0-9]{0,8})$")
 ALIAS_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 KEY_ID = re.compile(r"^key-[0-9a-f]{16}$")
+WEBHOOK_ID = re.compile(r"^webhook-[0-9a-f]{16}$")
+EVENT_ID = re.compile(r"^event-[0-9a-f]{20}$")
 DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 EditId = Annotated[str, StringConstraints(pattern=EDIT_ID.pattern)]
@@ -27,6 +29,8 @@ FactId = Annotated[str, StringConstraints(pattern=FACT_ID.pattern)]
 VersionId = Annotated[str, StringConstraints(pattern=VERSION_ID.pattern)]
 AliasName = Annotated[str, StringConstraints(pattern=ALIAS_NAME.pattern)]
 KeyId = Annotated[str, StringConstraints(pattern=KEY_ID.pattern)]
+WebhookId = Annotated[str, StringConstraints(pattern=WEBHOOK_ID.pattern)]
+EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern)]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST.pattern)]
 
 

@@ -24,7 +24,7 @@ class Scope(StrEnum):
     EDIT = "edit"
     """Post and cancel edits, retract facts, move aliases; includes both above."""
     ADMIN = "admin"
-    """Make and revoke keys, read the audit log; includes all."""
+    """Make and revoke keys, read the audit log, make webhooks; includes all."""
 
 
 _INCLUDED = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.limits import MAX_NAME_CHARS
 
@@ -114,6 +115,12 @@ class Settings(BaseSettings):
         default=60, gt=0, description="seconds a generation may wait for an engine"
     )
 
+    webhook_allow_private: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="networks that webhooks may reach although they are not public, as in "
+        "10.1.0.0/16,fd00::/8",
+    )
+
     # the engine
     max_batch: int = Field(default=16, ge=1, description="generation rows decoded together")
     max_context: int = Field(
@@ -150,6 +157,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         default="console", description="how a record is logged: for people, or as a line of JSON"
     )
+
+    @field_validator("webhook_allow_private", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        return [one.strip() for one in given.split(",") if one.strip()]
 
     @property
     def registry_path(self) -> Path:

@@ -78,3 +78,8 @@ def rebuild_job(version: str) -> dict[str, Any]:
 def rate_key(key_id: str, what: str, minute: int) -> str:
     """Requests or tokens of an API key in one minute since 1970; expires soon after."""
     return f"memit:rate:{key_id}:{what}:{minute}"
+
+
+def webhook_lock(webhook_id: str) -> str:
+    """Held by the process that sends an event of this webhook; expires soon after."""
+    return f"memit:webhook:{webhook_id}"

@@ -18,7 +18,7 @@ from registry.aliases import Aliases
 from registry.audit_sources import change_of
 from registry.edits import Edits
 from registry.errors import RecordDamaged
-from registry.records import decode_record, encode_record
+from registry.records import decode_record, encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 
@@ -47,8 +47,8 @@ class Audit:
         self._open: dict[str, int] = {}
         """Edits without an end, and how many of their steps were looked at."""
         self._epochs: dict[str, int] = {}
-        self._keys: dict[str, bool] = {}
-        """Keys, and whether they are revoked."""
+        self._begun: dict[str, bool] = {}
+        """Folders of keys and webhooks, and whether they are over."""
         self._found: list[str] = []
         """Sources whose time is not looked up yet."""
         self._waiting: list[tuple[float, str]] = []
@@ -97,6 +97,23 @@ class Audit:
         records = (self._log.read(number) for number in range(top, bottom - 1, -1))
         return [one for one in records if one is not None], bottom if bottom > 0 else None
 
+    def newest(self) -> int:
+        """Number of the newest record; -1 if there is none."""
+        return self._log.tip()
+
+    def since(self, number: int) -> tuple[list[AuditRecord], int]:
+        """The records after `number` that can be read, in order, and the newest number."""
+        tip, found = self._log.tip(), []
+        for one in range(number + 1, tip + 1):
+            try:
+                record = read_record(self._store, AuditRecord, key_of(one))
+            except RecordDamaged as error:
+                log.error("%s; nobody is told of it", error)
+                continue
+            if record is not None:
+                found.append(record)
+        return found, tip
+
     def _write(self, source: str) -> None:
         """Put the record of a source after the newest one, unless another process has."""
         data = self._store.get(source)
@@ -139,7 +156,8 @@ class Audit:
         self._read_new()
         self._look_at_edits()
         self._look_at_aliases()
-        self._look_at_keys()
+        self._look_at_pairs("keys", "key.json", "revoked.json")
+        self._look_at_pairs("webhooks", "webhook.json", "end.json")
         while self._found:
             source = self._found[-1]
             if source not in self._written:
@@ -184,15 +202,15 @@ class Audit:
                 self._found += [f"aliases/{name}/{epoch}.json" for epoch in epochs]
                 self._epochs[name] = record.epoch
 
-    def _look_at_keys(self) -> None:
-        for key_id in self._store.names("keys"):
-            made, revoked = f"keys/{key_id}/key.json", f"keys/{key_id}/revoked.json"
-            if key_id not in self._keys and self._store.exists(made):
-                self._found.append(made)
-                self._keys[key_id] = False
-            if self._keys.get(key_id) is False and self._store.exists(revoked):
-                self._found.append(revoked)
-                self._keys[key_id] = True
+    def _look_at_pairs(self, folder: str, begin: str, over: str) -> None:
+        for name in self._store.names(folder):
+            one = f"{folder}/{name}"
+            if one not in self._begun and self._store.exists(f"{one}/{begin}"):
+                self._found.append(f"{one}/{begin}")
+                self._begun[one] = False
+            if self._begun.get(one) is False and self._store.exists(f"{one}/{over}"):
+                self._found.append(f"{one}/{over}")
+                self._begun[one] = True
 
 
 def key_of(number: int) -> str:

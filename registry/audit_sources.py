@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from contracts.audit import AuditAction, Change
-from contracts.edits import AcceptedEdit, EditEnd, EditStep
+from contracts.edits import AcceptedEdit, EditEnd, EditState, EditStep
 from contracts.keys import KeyRecord, Revocation
 from contracts.versions import AliasRecord
+from contracts.webhooks import WebhookEnd, WebhookRecord
 from registry.records import decode_record
 
 
@@ -29,6 +32,10 @@ def change_of(source: str, data: bytes) -> Change:
             return _made(decode_record(KeyRecord, source, data))
         case ["keys", key_id, "revoked.json"]:
             return _revoked(key_id, decode_record(Revocation, source, data))
+        case ["webhooks", _, "webhook.json"]:
+            return _webhook_made(decode_record(WebhookRecord, source, data))
+        case ["webhooks", webhook_id, "end.json"]:
+            return _webhook_ended(webhook_id, decode_record(WebhookEnd, source, data))
         case _:
             raise ValueError(f"{source} stands for no change")
 
@@ -68,6 +75,11 @@ def _ended(edit_id: str, end: EditEnd) -> Change:
     )
 
 
+def state_told(change: Change) -> EditState:
+    """How the edit ended of which `_ended` made this change."""
+    return EditState(change.detail.partition(":")[0])
+
+
 def _moved(record: AliasRecord) -> Change:
     names = record.version
     if record.split is not None:
@@ -99,4 +111,25 @@ def _revoked(key_id: str, revocation: Revocation) -> Change:
         principal=revocation.by,
         at=revocation.at,
         detail="",
+    )
+
+
+def _webhook_made(webhook: WebhookRecord) -> Change:
+    # Of the URL its host alone: a path may be a secret of the receiver's.
+    return Change(
+        action=AuditAction.WEBHOOK_MADE,
+        subject=webhook.id,
+        principal=webhook.created_by,
+        at=webhook.created_at,
+        detail=f"{urlsplit(webhook.url).hostname}: {', '.join(webhook.events)}",
+    )
+
+
+def _webhook_ended(webhook_id: str, end: WebhookEnd) -> Change:
+    return Change(
+        action=AuditAction.WEBHOOK_ENDED,
+        subject=webhook_id,
+        principal=end.by,
+        at=end.at,
+        detail=end.reason,
     )

@@ -12,6 +12,7 @@ from contracts.edits import AcceptedEdit, EditEnd, EditStep
 from contracts.ids import VERSION_ID, version_id, version_seq
 from contracts.reports import FullReport
 from contracts.versions import AliasRecord, VersionManifest
+from contracts.webhooks import DeliveryRecord, WebhookEnd, WebhookRecord
 from registry.acceptance import EditEntry, Idempotency
 from registry.artefacts import Pointer
 from registry.errors import RecordDamaged, StorageError
@@ -23,7 +24,9 @@ from registry.releases import Release
 from registry.store import Store
 from registry.versions import VersionEntry
 
-FOLDERS = ("aliases", "blobs", "edits", "idempotency", "models", "releases", "versions")
+FOLDERS = (
+    "aliases", "blobs", "edits", "idempotency", "models", "releases", "versions", "webhooks",
+)  # fmt: skip
 
 _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"edits/by-seq/\d+\.json", EditEntry),
@@ -36,6 +39,9 @@ _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"idempotency/.*", Idempotency),
     (r"models/.*", Pointer),
     (r"releases/\d+\.json", Release),
+    (r"webhooks/[^/]+/webhook\.json", WebhookRecord),
+    (r"webhooks/[^/]+/end\.json", WebhookEnd),
+    (r"webhooks/[^/]+/attempts/\d+\.json", DeliveryRecord),
 ]
 
 

@@ -122,6 +122,23 @@ _KINDS: list[tuple[str, Kind]] = [
         ),
     ),
     (
+        r"webhooks/[^/]*/webhook\.json",
+        Kind(
+            "whom to tell of events",
+            False,
+            "nothing is sent to it, and it is not listed",
+            f"{_BACKUP}; else make another webhook",
+        ),
+    ),
+    (
+        r"webhooks/[^/]*/end\.json",
+        Kind("the end of a webhook", False, "it is over all the same, and not listed", "nothing"),
+    ),
+    (
+        r"webhooks/[^/]*/attempts/.*",
+        Kind("an attempt to deliver an event", False, "that event may be sent again", "nothing"),
+    ),
+    (
         r"idempotency/.*",
         Kind(
             "which edit came with an Idempotency-Key",

@@ -14,6 +14,7 @@ from registry.moves import moved_by_edit
 from registry.releases import Releases
 from registry.store import Store
 from registry.versions import Versions
+from registry.webhooks import Webhooks
 
 
 class Registry:
@@ -39,6 +40,7 @@ class Registry:
         self.edits = Edits(self.store, self.versions)
         self.keys = Keys(self.store)
         self.audit = Audit(self.store, self.edits, self.aliases)
+        self.webhooks = Webhooks(self.store, self.audit)
         self.ledger = Ledger(self.blobs, self.versions, self.edits)
 
     def artefacts(self, base_digest: str) -> Artefacts:

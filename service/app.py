@@ -52,6 +52,9 @@ from service.request_id import RequestId
 from service.security import SecurityHeaders
 from service.tokens import TokenChecks
 from service.unexpected import Unexpected
+from service.webhooks import courier
+from service.webhooks.router import router as webhooks_router
+from service.webhooks.sender import Sender
 
 ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (edits.router, problem_json),
@@ -63,6 +66,7 @@ ROUTERS: tuple[tuple[APIRouter, ErrorShape], ...] = (
     (blobs.router, problem_json),
     (keys.router, problem_json),
     (audit.router, problem_json),
+    (webhooks_router, problem_json),
     (probes.router, problem_json),
     (openai_router, openai_error),
 )
@@ -90,9 +94,11 @@ def create_app(
         redis = _async_redis(url)
         jobs = Jobs(_blocking_redis(url))
         changes = Changes(redis, settings.poll_seconds)
+        sender, metrics = Sender(settings.webhook_allow_private), Metrics()
         async with create_task_group() as tasks:
             tasks.start_soon(changes.listen)
             tasks.start_soon(audit.keep, registry.audit, changes)
+            tasks.start_soon(courier.keep, registry, redis, sender, metrics, changes)
             yield State(
                 context=Context(
                     settings=settings,
@@ -102,13 +108,15 @@ def create_app(
                     changes=changes,
                     engines=Engines(redis, settings.max_queue),
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
-                    metrics=Metrics(),
+                    metrics=metrics,
                     census=EditCensus(registry.edits),
                     keyring=Keyring(registry.keys, settings),
                     rates=Rates(redis),
+                    webhooks=sender,
                 )
             )
             tasks.cancel_scope.cancel()
+        await sender.close()
         await redis.aclose()
         jobs.close()
         await run_sync(tracing.shut_down)

@@ -27,6 +27,7 @@ from service.principal import Principal
 from service.problems import invalid
 from service.rates import Rates
 from service.tokens import TokenChecks
+from service.webhooks.sender import Sender
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Context:
     census: EditCensus
     keyring: Keyring
     rates: Rates
+    webhooks: Sender
 
 
 class State(TypedDict):

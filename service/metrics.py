@@ -72,6 +72,12 @@ class Metrics:
             ["finished_reason"],
             registry=registry,
         )
+        self.webhooks = Counter(
+            "memit_webhook_attempts",
+            "Attempts to deliver an event.",
+            ["state"],
+            registry=registry,
+        )
         self.redis_up = Gauge("memit_redis_up", "Redis answers.", registry=registry)
         self.workers = Gauge("memit_workers", "Live workers.", ["ready"], registry=registry)
         self.running = Gauge(

@@ -17,6 +17,7 @@ from contracts.rebase import RebaseComparison, RebaseRequest
 from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
+from contracts.webhooks import WebhookRequest
 from service.app import create_app
 from service.openai_api.requests import ChatRequest, CompletionRequest
 from service.scopes import SCOPES
@@ -59,6 +60,7 @@ def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -
         Version,
         VersionDiff,
         VersionLedger,
+        WebhookRequest,
     ):
         for example in shown[model.__name__]:
             model.model_validate(example)
@@ -127,6 +129,10 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/aliases/{name}/history",
         "/keys",
         "/audit",
+        "/webhooks",
+        "/webhooks/{webhook_id}",
+        "/webhooks/{webhook_id}/test",
+        "/webhooks/{webhook_id}/deliveries",
         "/keys/{key_id}",
         "/healthz",
         "/readyz",

@@ -1,0 +1,1 @@
+"""Webhooks: events go, signed, to whoever asked for them."""
