@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, Field
 
+from contracts.audit import AuditRecord
 from contracts.edits import AcceptedEdit, EditEnd, EditStep
 from contracts.ids import VERSION_ID, version_id, version_seq
+from contracts.keys import KeyRecord, Revocation
 from contracts.reports import FullReport
 from contracts.versions import AliasRecord, VersionManifest
 from contracts.webhooks import DeliveryRecord, WebhookEnd, WebhookRecord
@@ -25,7 +27,8 @@ from registry.store import Store
 from registry.versions import VersionEntry
 
 FOLDERS = (
-    "aliases", "blobs", "edits", "idempotency", "models", "releases", "versions", "webhooks",
+    "aliases", "audit", "blobs", "edits", "idempotency", "keys", "models", "releases", "versions",
+    "webhooks",
 )  # fmt: skip
 
 _RECORDS: list[tuple[str, type[BaseModel]]] = [
@@ -36,7 +39,10 @@ _RECORDS: list[tuple[str, type[BaseModel]]] = [
     (r"versions/by-seq/\d+\.json", VersionEntry),
     (r"versions/.*\.report(\.\d+)?\.json", FullReport),
     (r"aliases/[^/]+/\d+\.json", AliasRecord),
+    (r"audit/\d+\.json", AuditRecord),
     (r"idempotency/.*", Idempotency),
+    (r"keys/[^/]+/key\.json", KeyRecord),
+    (r"keys/[^/]+/revoked\.json", Revocation),
     (r"models/.*", Pointer),
     (r"releases/\d+\.json", Release),
     (r"webhooks/[^/]+/webhook\.json", WebhookRecord),
@@ -138,7 +144,7 @@ def read(store: Store, key: str) -> BaseModel | None:
 
 
 def checked(key: str, data: bytes) -> BaseModel | None:
-    """The record in `data`; None where this does not know the kind: of keys, the audit log.
+    """The record in `data`; None where this does not know the kind.
 
     Raises:
         RecordDamaged: it is none of the kind that belongs under this key.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 import time
@@ -11,8 +12,11 @@ from hmac import compare_digest
 from contracts.errors import FieldError, InvalidRequest, NotFound
 from contracts.ids import KEY_ID
 from contracts.keys import Key, KeyRecord, KeyRequest, NewKey, Revocation
+from registry.errors import RecordDamaged
 from registry.records import encode_record, read_record
 from registry.store import Store
+
+log = logging.getLogger(__name__)
 
 PREFIX = "memit_"
 ID_BYTES = 8
@@ -120,12 +124,14 @@ class Keys:
         return read_record(self._store, Revocation, _revocation(key_id))
 
     def all(self) -> list[Key]:
-        """Every key, the newest first.
-
-        Raises:
-            RecordDamaged: one is unreadable.
-        """
-        found = [self.describe(name) for name in self._store.names("keys") if self.get(name)]
+        """Every key that can be read, the newest first."""
+        found = []
+        for name in self._store.names("keys"):
+            try:
+                if self.get(name):
+                    found.append(self.describe(name))
+            except RecordDamaged as error:
+                log.error("%s is not listed: %s", name, error)
         return sorted(found, key=lambda key: -key.created_at)
 
     def revoke(self, key_id: str, by: str) -> Key:

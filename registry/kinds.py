@@ -139,6 +139,28 @@ _KINDS: list[tuple[str, Kind]] = [
         Kind("an attempt to deliver an event", False, "that event may be sent again", "nothing"),
     ),
     (
+        r"keys/[^/]*/key\.json",
+        Kind(
+            "a key of the API",
+            False,
+            "it is not valid, and not listed",
+            f"{_BACKUP}; else make another key",
+        ),
+    ),
+    (
+        r"keys/[^/]*/revoked\.json",
+        Kind("the end of a key", False, "the key is not valid all the same, nor listed", "nothing"),
+    ),
+    (
+        r"audit/.*",
+        Kind(
+            "who made a change",
+            False,
+            "`memit audit verify` fails at its number",
+            f"{_BACKUP}; else the record that it speaks of says most of it",
+        ),
+    ),
+    (
         r"idempotency/.*",
         Kind(
             "which edit came with an Idempotency-Key",

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from contracts.keys import LOCAL, KeyRequest, Scope
 from registry.checkup import examine
 from registry.registry import Registry
 from tests.unit.registry.stores import damage, everything
@@ -60,6 +61,28 @@ def test_what_is_damaged_is_explained_and_left_alone(home: Path, registry: Regis
     assert code == 1
     assert [(one["file"], one["derived"]) for one in found["findings"]] == [(key, False)]
     assert everything(registry.store) == before
+
+
+@pytest.mark.parametrize("file", ["key.json", "revoked.json"])
+def test_a_damaged_key_is_named_not_valid_and_alone_not_listed(
+    home: Path, registry: Registry, file: str
+) -> None:
+    asked = KeyRequest(name="x", scopes=[Scope.READ])
+    other, damaged = (registry.keys.create(asked, LOCAL) for _ in range(2))
+    registry.keys.revoke(damaged.id, LOCAL)
+    registry.audit.catch_up()
+    assert said(home) == (0, {**said(home)[1], "findings": []})
+    damage(registry.store, f"keys/{damaged.id}/{file}", b"{")
+    assert [one["file"] for one in said(home)[1]["findings"]] == [f"keys/{damaged.id}/{file}"]
+    assert [one.id for one in Registry(registry.store).keys.all()] == [other.id]
+    assert Registry(registry.store).keys.revoked(damaged.id)
+
+
+def test_a_damaged_record_of_the_audit_log_is_named(home: Path, registry: Registry) -> None:
+    registry.keys.create(KeyRequest(name="x", scopes=[Scope.READ]), LOCAL)
+    registry.audit.catch_up()
+    damage(registry.store, "audit/0.json", b"{")
+    assert [one["file"] for one in said(home)[1]["findings"]] == ["audit/0.json"]
 
 
 def test_an_alias_goes_back_only_where_its_newest_epoch_is_lost(
