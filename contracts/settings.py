@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_serializer, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.limits import MAX_NAME_CHARS
@@ -164,6 +164,11 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return [one.strip() for one in given.split(",") if one.strip()]
+
+    @field_serializer("webhook_allow_private")
+    def _as_given(self, networks: tuple[IPv4Network | IPv6Network, ...]) -> str:
+        """As a variable has it, for processes that are started with these settings."""
+        return ",".join(map(str, networks))
 
     @property
     def registry_path(self) -> Path:

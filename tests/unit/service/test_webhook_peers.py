@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from cli.embedded import environment_of
 from contracts.settings import Settings
 from service.webhooks.peers import allowed
 from tests.unit.service.conftest import Serve
@@ -51,6 +52,10 @@ def test_the_setting_lists_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMIT_WEBHOOK_ALLOW_PRIVATE", "10.1.0.0/16, fd00::/8")
     found = Settings().webhook_allow_private
     assert found == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
+    for given in (Settings(), Settings(webhook_allow_private=())):  # as `memit serve` hands it on
+        child = environment_of(given)["MEMIT_WEBHOOK_ALLOW_PRIVATE"]
+        monkeypatch.setenv("MEMIT_WEBHOOK_ALLOW_PRIVATE", child)
+        assert Settings().webhook_allow_private == given.webhook_allow_private
     monkeypatch.setenv("MEMIT_WEBHOOK_ALLOW_PRIVATE", "true")
     with pytest.raises(ValueError, match="webhook_allow_private"):
         Settings()
