@@ -226,6 +226,7 @@ async def admit(
     tasks = [
         GenerateTask(
             id=f"gen-{secrets.token_hex(10)}",
+            principal=ticket.principal.id,
             version=pin,
             sampling=sampling,
             cut_to_fit=cut_to_fit,

@@ -94,7 +94,9 @@ def create_app(
                     redis=redis,
                     jobs=jobs,
                     changes=changes,
-                    engines=Engines(redis, settings.max_queue),
+                    engines=Engines(
+                        redis, settings.max_queue, settings.max_queue_per_key
+                    ),
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
                     metrics=Metrics(),
                     census=EditCensus(registry.edits),

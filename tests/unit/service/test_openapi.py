@@ -90,10 +90,17 @@ def test_every_operation_has_a_scope_of_its_own(described: dict[str, Any]) -> No
         for path, methods in described["paths"].items()
         for method, operation in methods.items()
     }
+    answers = {
+        f"{method.upper()} {path}": operation["responses"].keys()
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    }
     assert operations.keys() == SCOPES.keys()
     for name, security in operations.items():
         scope = SCOPES[name]
         assert security == ([] if scope is None else [{"key": [scope]}])
+        refusals = {"401", "403"} & answers[name]
+        assert refusals == (set() if scope is None else {"401", "403"})
     assert {name for name, scope in SCOPES.items() if scope is None} == {
         "GET /healthz",
         "GET /readyz",
