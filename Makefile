@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check simulate check-damage lock check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check simulate check-damage lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,14 @@ lock: setup ## Renew lock/ with the newest releases that the ranges in pyproject
 	$(COMPILE) --extra dev --upgrade --output-file lock/dev.txt
 	$(COMPILE) --extra worker --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/worker.txt
 	$(COMPILE) --extra service --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/service.txt
+
+openapi: setup ## Renew the OpenAPI document that the tests compare with
+	$(BIN)/python -m scripts.openapi
+
+# Asks a service on the network for known vulnerabilities, so CI does not run it.
+audit: setup ## Known vulnerabilities of what lock/ pins (needs the network)
+	for lock in dev service worker; do \
+	  $(UV) tool run pip-audit --require-hashes --disable-pip --requirement lock/$$lock.txt || exit 1; done
 
 # The ends of the ranges, as `pip install` beside other things may meet them: the fast tests and the
 # demo, each in an environment of its own. Gigabytes: torch comes as the index has it. The oldest

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     max_streams_per_key: int = Field(
         default=64, ge=1, description="answers that one key may have open at once"
     )
+    max_connections: int = Field(
+        default=512, ge=1, description="connections of one process of the API at most"
+    )
     body_timeout: float = Field(
         default=30, gt=0, description="seconds a client may take to send headers and body"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 
 import uvicorn
@@ -11,10 +12,10 @@ from contracts.settings import Settings
 from registry.errors import RegistryError
 from service.app import create_app
 from service.listening import prepare_keys
+from service.server import server_config
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_SECONDS = 10
 CANNOT_START = 2
 PROBES = ("/healthz", "/readyz", "/metrics")
 
@@ -24,8 +25,14 @@ def not_a_probe(record: logging.LogRecord) -> bool:
     return not (isinstance(record.args, tuple) and record.args[2] in PROBES)
 
 
+def allow_open_files() -> None:
+    """As many as the system lets: a connection may need two, its own and one to Redis."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
-    """Serve until SIGTERM or SIGINT; open streams then have `SHUTDOWN_SECONDS` to end."""
+    """Serve until SIGTERM or SIGINT."""
     settings = Settings()
     logging.basicConfig(
         level=settings.log_level,
@@ -39,13 +46,8 @@ def main() -> None:
     except (ValueError, RegistryError) as error:
         log.critical("cannot start: %s", error)
         sys.exit(CANNOT_START)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
+    allow_open_files()
+    uvicorn.Server(server_config(app, settings)).run()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from contracts.generation import (
 from contracts.ids import VersionId
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from service.deps import Caller, Context, Ctx
+from service.deps import Caller, Context, Ctx, one_more_answer
 from service.flight import Flight
 from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
@@ -65,7 +65,9 @@ class Ticket:
             self.answers[answer] = self.answers.get(answer, 0) + 1
 
 
-async def _ticket(context: Ctx, caller: Caller) -> AsyncIterator[Ticket]:
+async def _ticket(
+    context: Ctx, caller: Caller, _: Annotated[None, Depends(one_more_answer)]
+) -> AsyncIterator[Ticket]:
     await context.rates.require_tokens(caller)
     ticket = Ticket(caller)
     try:

@@ -59,11 +59,11 @@ def too_large(limit: int) -> PayloadTooLarge:
 class HttpError(ServiceError):
     """What the web framework refuses by itself, under the name that HTTP has for it."""
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status.value
-        self.title = status.phrase
-        self.slug = status.phrase.lower().replace(" ", "-")
+    def __init__(self, status: int, detail: str, errors: list[FieldError] | None = None) -> None:
+        super().__init__(detail, errors=errors)
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.slug = self.title.lower().replace(" ", "-")
 
 
 def answer(

@@ -17,6 +17,7 @@ from contracts.rebase import RebaseComparison, RebaseRequest
 from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
+from scripts.openapi import GOLDEN, document
 from service.app import create_app
 from service.openai_api.requests import ChatRequest, CompletionRequest
 from service.scopes import SCOPES
@@ -105,6 +106,12 @@ def test_every_operation_has_a_scope_of_its_own(described: dict[str, Any]) -> No
         "GET /healthz",
         "GET /readyz",
     }
+
+
+def test_a_change_of_the_description_is_seen_in_review() -> None:
+    # Not by `==` alone: its message would be a hundred thousand characters.
+    same = GOLDEN.read_text(encoding="utf-8") == document()
+    assert same, "the API's description has changed; renew it by: make openapi"
 
 
 def test_docs_and_description_are_served(client: httpx2.Client) -> None:

@@ -68,7 +68,7 @@ def test_one_that_is_given_up_leaves_its_place(service: ServiceSide, redis_url: 
 
 
 def test_who_has_the_fewest_rows_comes_next(registry_path: Path) -> None:
-    """Sixty answers of one key wait when another key's comes: it gets the first row that is free."""
+    """Sixty answers of one key wait when another key's comes: it gets the first free row."""
     stage = make_stage("llama", registry_path)
     engine = stage.engine(max_batch=2)
     order: list[str] = []
