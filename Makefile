@@ -79,7 +79,7 @@ openapi: setup ## Renew the OpenAPI document that the tests compare with
 # Asks a service on the network for known vulnerabilities, so CI does not run it.
 audit: setup ## Known vulnerabilities of what lock/ pins (needs the network)
 	for lock in dev service worker; do \
-	  $(UV) tool run pip-audit --require-hashes --disable-pip --requirement lock/$$lock.txt || exit 1; done
+	  $(UV) tool run pip-audit --strict --require-hashes --disable-pip --requirement lock/$$lock.txt || exit 1; done
 
 # The ends of the ranges, as `pip install` beside other things may meet them: the fast tests and the
 # demo, each in an environment of its own. Gigabytes: torch comes as the index has it. The oldest
