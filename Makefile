@@ -95,6 +95,9 @@ check-oldest check-newest: setup ## Fast tests and demo with the oldest, the new
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py
 
+load: setup ## Five minutes of two hundred clients: documented answers, a quick /healthz, flat memory
+	$(BIN)/python -m benchmarks.load --clients 200 --minutes 5
+
 check-contract: setup ## Ten minutes of made-up requests, 5,000 at least: every answer is as the OpenAPI document says
 	MEMIT_CONTRACT_SECONDS=600 MEMIT_CONTRACT_CASES=5000 $(BIN)/python -m pytest -s tests/integration/test_contract.py
 
