@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
@@ -47,6 +48,8 @@ def main() -> None:
         log.critical("cannot start: %s", error)
         sys.exit(CANNOT_START)
     allow_open_files()
+    # A body of millions of values is read in a third of the time: it makes no cycles to look for.
+    gc.set_threshold(50_000, 20, 100)
     uvicorn.Server(server_config(app, settings)).run()
 
 

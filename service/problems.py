@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 """As nginx counts them: no fault of the service's."""
+MOST_ERRORS = 1_000
+"""Listed in one answer: as many facts as an edit has by default. To name each of thirty thousand
+would keep every other client waiting."""
 _SHOWN = 3
 _BOUNDS = ("max_length", "min_length", "le", "lt", "ge", "gt")
 
@@ -42,11 +45,16 @@ def invalid(
     errors: list[FieldError],
     cls: type[ServiceError] = InvalidRequest,
     retry_after: float | None = None,
+    more: int = 0,
 ) -> ServiceError:
-    """The error that lists `errors`; its detail names the first few of them in words."""
+    """The error that lists `errors`; its detail names the first few of them in words.
+
+    Args:
+        more: errors beyond those.
+    """
     detail = "; ".join(f"{error.field} {error.reason}".strip() for error in errors[:_SHOWN])
-    if len(errors) > _SHOWN:
-        detail += f"; and {len(errors) - _SHOWN} more"
+    if len(errors) + more > _SHOWN:
+        detail += f"; and {len(errors) + more - _SHOWN} more"
     return cls(detail, errors=errors, retry_after=retry_after)
 
 
@@ -184,7 +192,8 @@ def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:
     if broken is not None:
         reason = f"is not JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
         return invalid([FieldError(field="", reason=f"the body {reason}")], MalformedRequest)
-    return invalid([field_error(error) for error in errors])
+    listed = [field_error(error) for error in errors[:MOST_ERRORS]]
+    return invalid(listed, more=len(errors) - len(listed))
 
 
 def _from_http(request: Request, error: HTTPException) -> ServiceError:

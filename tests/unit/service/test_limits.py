@@ -117,6 +117,7 @@ ONE_OVER: dict[str, tuple[Answer, int]] = {
 }
 """A request over each limit, and the limit."""
 ELSEWHERE = {
+    "errors listed in one answer": "test_limits.py: test_not_every_one_of_thousands",
     "facts of a ledger": "test_bad_rebases.py: test_a_ledger_may_be_larger_than_an_edit",
     "tokens of prompt and target": "test_bad_edits.py: test_too_many_tokens",
     "edits that wait": "test_edits.py: test_the_queue_of_edits_is_bounded",
@@ -155,6 +156,19 @@ def test_one_over_is_refused_with_the_limit(refusing: House, what: str) -> None:
         shown = "16 MiB" if limit == 16 * 2**20 else f"{limit:,}"
         assert documented == shown
     assert refusing.registry.edits.count_unfinished() == 0
+
+
+def test_not_every_one_of_thousands_of_errors_is_listed(refusing: House) -> None:
+    """But how many there are."""
+    answer = refusing.client.post("/edits", json={"facts": [{}] * 10_000})
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert (
+        len(problem["errors"])
+        == 1_000
+        == int(ROWS["errors listed in one answer"][0].replace(",", ""))
+    )
+    assert problem["detail"].endswith("; and 29997 more")
 
 
 class Raw:
