@@ -15,6 +15,8 @@ import asyncio
 import json
 import multiprocessing
 import random
+import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -256,6 +258,8 @@ def main(
 ) -> None:
     """Start a service, load it, report."""
     console = Console()
+    # As Ctrl-C: the processes of the service end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         options: dict[str, Any] = {}
