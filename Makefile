@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check simulate check-damage lock check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check simulate check-damage lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,14 @@ lock: setup ## Renew lock/ with the newest releases that the ranges in pyproject
 	$(COMPILE) --extra worker --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/worker.txt
 	$(COMPILE) --extra service --extra telemetry --constraints lock/dev.txt --upgrade --output-file lock/service.txt
 
+openapi: setup ## Renew the OpenAPI document that the tests compare with
+	$(BIN)/python -m scripts.openapi
+
+# Asks a service on the network for known vulnerabilities, so CI does not run it.
+audit: setup ## Known vulnerabilities of what lock/ pins (needs the network)
+	for lock in dev service worker; do \
+	  $(UV) tool run pip-audit --strict --require-hashes --disable-pip --requirement lock/$$lock.txt || exit 1; done
+
 # The ends of the ranges, as `pip install` beside other things may meet them: the fast tests and the
 # demo, each in an environment of its own. Gigabytes: torch comes as the index has it. The oldest
 # releases warn of what has come since; that is not held against them.
@@ -87,8 +95,11 @@ check-oldest check-newest: setup ## Fast tests and demo with the oldest, the new
 	.$@/bin/python -m pytest -n auto --dist worksteal -m 'not slow' $(WARNINGS)
 	.$@/bin/python scripts/demo.py
 
-check-contract: setup ## Five minutes of made-up requests: every answer is as the OpenAPI document says
-	MEMIT_CONTRACT_SECONDS=300 $(BIN)/python -m pytest tests/integration/test_contract.py
+load: setup ## Five minutes of two hundred clients: documented answers, a quick /healthz, flat memory
+	$(BIN)/python -m benchmarks.load --clients 200 --minutes 5
+
+check-contract: setup ## Ten minutes of made-up requests, 5,000 at least: every answer is as the OpenAPI document says
+	MEMIT_CONTRACT_SECONDS=600 MEMIT_CONTRACT_CASES=5000 $(BIN)/python -m pytest -s tests/integration/test_contract.py
 
 # A third party's CPU build, in an environment of its own: it wants other releases than lock/ has.
 check-vllm: setup ## Serve an exported version with vLLM, and hold its answers against ours

@@ -67,6 +67,9 @@ def _json_lines(name: str, text: str) -> Iterator[tuple[int, Any]]:
             raise CommandFailed(
                 f"{name}:{number}: not JSON ({error.msg}, column {error.colno})"
             ) from None
+        except (RecursionError, ValueError):
+            # Nested thousands deep, or a number of thousands of digits.
+            raise CommandFailed(f"{name}:{number}: holds what no fact has") from None
         if not isinstance(value, dict):
             raise CommandFailed(f"{name}:{number}: must be a JSON object with {_needed()}")
         yield number, value
@@ -74,7 +77,10 @@ def _json_lines(name: str, text: str) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(name: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
-    columns = reader.fieldnames or ()
+    try:
+        columns = reader.fieldnames or ()
+    except csv.Error as error:
+        raise CommandFailed(f"{name}:{max(1, reader.reader.line_num)}: {error}") from None
     missing = [column for column in CSV_REQUIRED if column not in columns]
     unknown = [column for column in columns if column not in CSV_REQUIRED + CSV_OPTIONAL]
     if missing or unknown:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.chats import ContinueFinalMessage, Message, Messages
 from contracts.errors import Problem
 from contracts.ids import VersionId
+from contracts.keys import LOCAL
 from contracts.limits import MAX_GENERATE_CHARS, MAX_TASKS
 from contracts.origin import Origin
 from contracts.sampling import Sampling
@@ -89,6 +90,7 @@ class GenerateTask(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
+    principal: str = Field(default=LOCAL, description="id of the key that asks; never the key")
     prompt: str | None = None
     messages: list[Message] | None = None
     token_ids: list[int] | None = None

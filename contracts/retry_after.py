@@ -7,6 +7,8 @@ EDIT_RUNNING = 2.0
 """A look at how an edit goes on."""
 NO_ENGINE = 5.0
 """No worker generates, or the one that did is gone; another one takes its place."""
+CONNECTIONS = 5.0
+"""Another client's connection ends."""
 ENGINE_BUSY = 1.0
 """A row is free soon, or the engine lost a step."""
 VERSION_NOT_LOADED = 5.0

@@ -111,6 +111,18 @@ class Settings(BaseSettings):
     )
     max_queued_edits: int = Field(default=1_000, ge=1, description="edits waiting at most")
     max_queue: int = Field(default=256, ge=1, description="generation requests waiting at most")
+    max_queue_per_key: int = Field(
+        default=64, ge=1, description="generation requests of one key waiting at most"
+    )
+    max_streams_per_key: int = Field(
+        default=64, ge=1, description="answers that one key may have open at once"
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="connections of one process of the API at most"
+    )
+    body_timeout: float = Field(
+        default=30, gt=0, description="seconds a client may take to send headers and body"
+    )
     start_timeout: float = Field(
         default=60, gt=0, description="seconds a generation may wait for an engine"
     )

@@ -32,7 +32,7 @@ from contracts.ids import VersionId
 from contracts.origin import Origin
 from contracts.sampling import Sampling
 from registry.registry import Registry
-from service.deps import Caller, Context, Ctx
+from service.deps import Caller, Context, Ctx, one_more_answer
 from service.flight import Flight
 from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
@@ -67,7 +67,9 @@ class Ticket:
             self.answers[answer] = self.answers.get(answer, 0) + 1
 
 
-async def _ticket(context: Ctx, caller: Caller) -> AsyncIterator[Ticket]:
+async def _ticket(
+    context: Ctx, caller: Caller, _: Annotated[None, Depends(one_more_answer)]
+) -> AsyncIterator[Ticket]:
     await context.rates.require_tokens(caller)
     ticket = Ticket(caller)
     try:
@@ -230,6 +232,7 @@ async def admit(
     tasks = [
         GenerateTask(
             id=f"gen-{secrets.token_hex(10)}",
+            principal=ticket.principal.id,
             version=pin,
             sampling=sampling,
             cut_to_fit=cut_to_fit,

@@ -43,8 +43,9 @@ from service.engines import Engines
 from service.error_shapes import ErrorShape, problem_json
 from service.jobs import Jobs
 from service.keyring import Keyring
-from service.limits import DeclaredLength
+from service.limits import RequestLimits
 from service.metrics import Metrics, RequestTimer
+from service.open_answers import OpenAnswers
 from service.openai_api.errors import openai_error
 from service.openai_api.router import router as openai_router
 from service.rates import Rates
@@ -106,13 +107,14 @@ def create_app(
                     redis=redis,
                     jobs=jobs,
                     changes=changes,
-                    engines=Engines(redis, settings.max_queue),
+                    engines=Engines(redis, settings.max_queue, settings.max_queue_per_key),
                     tokens=TokenChecks(registry, settings.max_fact_tokens),
                     metrics=metrics,
                     census=EditCensus(registry.edits),
                     keyring=Keyring(registry.keys, settings),
                     rates=Rates(redis),
                     webhooks=sender,
+                    open_answers=OpenAnswers(settings.max_streams_per_key),
                 )
             )
             tasks.cancel_scope.cancel()
@@ -139,7 +141,11 @@ def create_app(
     app.include_router(api)
     # What is added later is around what was added before.
     door.install(app)
-    app.add_middleware(DeclaredLength, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestLimits,
+        max_body_bytes=settings.max_body_bytes,
+        body_seconds=settings.body_timeout,
+    )
     app.add_middleware(Unexpected)
     app.add_middleware(RequestTimer)
     cors.install(app, settings.cors_origins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from contracts.errors import FieldError, MalformedRequest, NotFound
 from contracts.ids import EDIT_ID, FACT_ID
-from contracts.limits import MAX_STICKY_CHARS, MAX_WAIT_SECONDS
+from contracts.limits import MAX_IDEMPOTENCY_CHARS, MAX_STICKY_CHARS, MAX_WAIT_SECONDS
 from contracts.settings import Settings
 from contracts.versions import ANY_EPOCH
 from registry.registry import Registry
@@ -23,6 +24,7 @@ from service.engines import Engines
 from service.jobs import Jobs
 from service.keyring import Keyring
 from service.metrics import Metrics
+from service.open_answers import OpenAnswers
 from service.principal import Principal
 from service.problems import invalid
 from service.rates import Rates
@@ -46,6 +48,7 @@ class Context:
     keyring: Keyring
     rates: Rates
     webhooks: Sender
+    open_answers: OpenAnswers
 
 
 class State(TypedDict):
@@ -67,6 +70,12 @@ async def _caller(request: Request) -> Principal:
 
 
 Caller = Annotated[Principal, Depends(_caller)]
+
+
+async def one_more_answer(context: Ctx, caller: Caller) -> AsyncIterator[None]:
+    """429 where the caller has as many answers open as it may; counted until the last byte."""
+    with context.open_answers.one_more(caller):
+        yield
 
 
 async def json_only(request: Request) -> None:
@@ -137,7 +146,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
-        max_length=255,
+        max_length=MAX_IDEMPOTENCY_CHARS,
         description="the same key and body give the same edit, however often they are sent",
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),

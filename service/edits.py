@@ -12,7 +12,16 @@ from contracts.edits import Edit, EditRequest, EditState
 from contracts.errors import Conflict
 from contracts.rebase import RebaseComparison
 from service.comparison import compare
-from service.deps import Caller, Ctx, EditRef, IdempotencyKey, IfMatch, WaitSeconds, json_only
+from service.deps import (
+    Caller,
+    Ctx,
+    EditRef,
+    IdempotencyKey,
+    IfMatch,
+    WaitSeconds,
+    json_only,
+    one_more_answer,
+)
 from service.openapi import ACCEPTED
 from service.pages import Cursor, Limit, WholePage, decode_cursor, encode_cursor, readable
 from service.progress import follow, latest
@@ -68,7 +77,11 @@ async def get_edit(edit_id: EditRef, context: Ctx) -> Edit:
     return edit
 
 
-@router.get("/{edit_id}/events", response_class=EventSourceResponse)
+@router.get(
+    "/{edit_id}/events",
+    response_class=EventSourceResponse,
+    dependencies=[Depends(one_more_answer)],
+)
 async def edit_events(edit_id: EditRef, context: Ctx) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: `progress` while it runs, and one `end` with the edit."""
     with context.changes.watch(edit_id) as watch:

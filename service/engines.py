@@ -12,7 +12,9 @@ from redis.asyncio import Redis
 from contracts import retry_after as after
 from contracts.errors import ServiceError, TooManyRequests, Unavailable
 from contracts.generation import GenerateEvent, GenerateTask
+from contracts.keys import LOCAL
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
+from contracts.turns import FORGET, PUT, TURNS, waiting_list
 from service.streams import read_each_after
 from service.workers import statuses
 
@@ -27,21 +29,28 @@ _EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
 class Engines:
     """Every method raises RedisError where Redis does not answer."""
 
-    def __init__(self, redis: Redis, max_queue: int) -> None:
+    def __init__(self, redis: Redis, max_queue: int, max_queue_per_key: int) -> None:
         self._redis = redis
         self._max_queue = max_queue
+        self._max_queue_per_key = max_queue_per_key
         self._ready_until = 0.0
         self._starts_per_second: float | None = None
 
-    async def require_room(self, seconds: float) -> None:
+    async def require_room(self, principal: str, seconds: float) -> None:
         """Refuse at once what cannot start within so many seconds.
 
         Raises:
             Unavailable: no live worker is ready.
-            TooManyRequests: the queue is full, or too long at the rate that engines lately had.
+            TooManyRequests: the queue is full, or that of this principal, or too long at the rate
+                that engines lately had.
         """
         await self._require_ready()
-        waiting = await self.depth()
+        waiting, own, principals = await self._depths(principal)
+        if principal != LOCAL and own >= self._max_queue_per_key:
+            raise TooManyRequests(
+                f"{own} generation requests of {principal} wait already",
+                retry_after=after.NO_ENGINE,
+            )
         if waiting >= self._max_queue:
             raise TooManyRequests(
                 f"{self._max_queue} generation requests wait already",
@@ -49,10 +58,12 @@ class Engines:
             )
         if self._starts_per_second is None:
             return
-        expected = waiting / self._starts_per_second
+        # In turn with others: before it start its own, and as many of each other principal.
+        ahead = min(waiting, (own + 1) * principals)
+        expected = ahead / self._starts_per_second
         if expected > seconds:
             raise TooManyRequests(
-                f"{waiting} generation requests wait already; another would wait some "
+                f"{ahead} generation requests wait already; another would wait some "
                 f"{expected:.0f} s for its start, and may wait {seconds:.0f} s",
                 retry_after=min(expected - seconds, after.LONGEST),
             )
@@ -64,7 +75,8 @@ class Engines:
                 pipe.xadd(output_stream(task.id), {"open": "1"})
                 pipe.expire(output_stream(task.id), self._lifetime(task))
             for task in tasks:
-                pipe.xadd(GENERATE_STREAM, {"task": task.model_dump_json()})
+                body, seconds = task.model_dump_json(), self._lifetime(task)
+                pipe.eval(PUT, 0, task.principal, task.id, body, seconds)
             entries = (await pipe.execute())[-len(tasks) :]
         return [str(entry) for entry in entries]
 
@@ -86,20 +98,35 @@ class Engines:
         for task in tasks:
             await self._redis.expire(output_stream(task.id), self._lifetime(task))
 
-    async def forget(self, task_ids: Sequence[str], entries: Sequence[str]) -> None:
+    async def forget(
+        self, tasks: Sequence[GenerateTask], entries: Mapping[str, str] | None = None
+    ) -> None:
         """Nobody wants these answers any more: an engine that works on one drops it.
 
         Args:
-            entries: of those that no engine may have taken: their ids in the queue.
+            entries: the queue's entries of those that no engine may have taken, by task id.
         """
-        if task_ids:
-            await self._redis.delete(*map(output_stream, task_ids))
-        if entries:
-            await self._redis.xdel(GENERATE_STREAM, *entries)
+        if not tasks:
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.delete(*(output_stream(task.id) for task in tasks))
+            for task in tasks:
+                if entries and task.id in entries:
+                    pipe.eval(FORGET, 0, task.principal, task.id, entries[task.id])
+            await pipe.execute()
 
     async def depth(self) -> int:
         """Tasks that no engine has taken yet."""
         return int(await self._redis.xlen(GENERATE_STREAM))
+
+    async def _depths(self, principal: str) -> tuple[int, int, int]:
+        """Tasks that wait; those of `principal`; principals that wait, this one among them."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.xlen(GENERATE_STREAM)
+            pipe.llen(waiting_list(principal))
+            pipe.llen(TURNS)
+            waiting, own, principals = await pipe.execute()
+        return waiting, own, principals + (own == 0)
 
     async def check_alive(self, task: GenerateTask, worker: str | None) -> None:
         """See that a silent answer can still come, from `worker` if that has begun it.

@@ -70,7 +70,8 @@ class Flight:
             TooManyRequests: the queue is full, or too long for a start in time.
             RedisError: Redis does not answer.
         """
-        await self._engines.require_room(self._start_seconds)
+        _, task = self._unsent[0]
+        await self._engines.require_room(task.principal, self._start_seconds)
         await self._send()
 
     async def events(self) -> AsyncIterator[tuple[int, GenerateEvent] | None]:
@@ -96,7 +97,7 @@ class Flight:
                         yield reading.place, event
                 if reading.whole:
                     del self._read[stream]
-                    await self._engines.forget([reading.task.id], [])
+                    await self._engines.forget([reading.task])
             await self._send()
             await self._check_silent()
             if not found:
@@ -114,8 +115,8 @@ class Flight:
         readings = self._read.values()
         self._unsent.clear()
         await self._engines.forget(
-            [reading.task.id for reading in readings],
-            [reading.entry for reading in readings if reading.entry is not None],
+            [reading.task for reading in readings],
+            {reading.task.id: reading.entry for reading in readings if reading.entry is not None},
         )
 
     async def _send(self) -> None:

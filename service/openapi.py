@@ -38,6 +38,8 @@ PROBLEMS: Responses = {
         "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
+OF_KEYS = {"401": "No key that is valid, where one is required.", "403": "The key may not do this."}
+"""More of every operation that needs a scope; the same body."""
 ACCEPTED: Responses = {
     202: {
         "description": "Accepted; follow it at `Location`.",
@@ -127,6 +129,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
         for method, operation in operations.items():
             scope = needed(method.upper(), path)
             operation["security"] = [] if scope is None else [{KEY: [scope.value]}]
+            if scope is not None:
+                answers = operation["responses"]
+                for status, description in OF_KEYS.items():
+                    answers[status] = {**answers["default"], "description": description}
     for schema in schemas.values():
         if "enum" in schema:
             schema.setdefault("examples", schema["enum"][:1])

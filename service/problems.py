@@ -32,6 +32,9 @@ from service.error_shapes import ErrorShape, ErrorShapes
 
 log = logging.getLogger(__name__)
 
+MOST_ERRORS = 1_000
+"""Listed in one answer: as many facts as an edit has by default. To name each of thirty thousand
+would keep every other client waiting."""
 _SHOWN = 3
 _BOUNDS = ("max_length", "min_length", "le", "lt", "ge", "gt")
 
@@ -40,11 +43,16 @@ def invalid(
     errors: list[FieldError],
     cls: type[ServiceError] = InvalidRequest,
     retry_after: float | None = None,
+    more: int = 0,
 ) -> ServiceError:
-    """The error that lists `errors`; its detail names the first few of them in words."""
+    """The error that lists `errors`; its detail names the first few of them in words.
+
+    Args:
+        more: errors beyond those.
+    """
     detail = "; ".join(f"{error.field} {error.reason}".strip() for error in errors[:_SHOWN])
-    if len(errors) > _SHOWN:
-        detail += f"; and {len(errors) - _SHOWN} more"
+    if len(errors) + more > _SHOWN:
+        detail += f"; and {len(errors) + more - _SHOWN} more"
     return cls(detail, errors=errors, retry_after=retry_after)
 
 
@@ -57,11 +65,11 @@ def too_large(limit: int) -> PayloadTooLarge:
 class HttpError(ServiceError):
     """What the web framework refuses by itself, under the name that HTTP has for it."""
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status.value
-        self.title = status.phrase
-        self.slug = status.phrase.lower().replace(" ", "-")
+    def __init__(self, status: int, detail: str, errors: list[FieldError] | None = None) -> None:
+        super().__init__(detail, errors=errors)
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.slug = self.title.lower().replace(" ", "-")
 
 
 def answer(
@@ -175,7 +183,8 @@ def _from_validation(errors: Sequence[dict[str, Any]]) -> ServiceError:
     if broken is not None:
         reason = f"is not JSON: {broken['ctx']['error']} at character {broken['loc'][-1]}"
         return invalid([FieldError(field="", reason=f"the body {reason}")], MalformedRequest)
-    return invalid([field_error(error) for error in errors])
+    listed = [field_error(error) for error in errors[:MOST_ERRORS]]
+    return invalid(listed, more=len(errors) - len(listed))
 
 
 def _from_http(request: Request, error: HTTPException) -> ServiceError:

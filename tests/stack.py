@@ -181,10 +181,12 @@ class Stack:
         """POST /edits; the accepted edit."""
         answer = self.http.post("/edits", json=body, headers=headers)
         assert answer.status_code == 202, answer.text
-        return answer.json()
+        found: dict[str, Any] = answer.json()
+        return found
 
     def edit(self, edit_id: str) -> dict[str, Any]:
-        return self.http.get(f"/edits/{edit_id}").raise_for_status().json()
+        found: dict[str, Any] = self.http.get(f"/edits/{edit_id}").raise_for_status().json()
+        return found
 
     def wait_edit(self, edit_id: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """The edit once it has ended."""
@@ -194,7 +196,8 @@ class Stack:
             edit = self.edit(edit_id)
             return edit if edit["state"] in finals else None
 
-        return self.until(ended, f"the end of {edit_id}", timeout)
+        edit: dict[str, Any] = self.until(ended, f"the end of {edit_id}", timeout)
+        return edit
 
     def run_edit(self, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """POST /edits, wait, and see that it was committed."""
@@ -216,7 +219,8 @@ class Stack:
         """POST /generate, greedy."""
         answer = self.http.post("/generate", json={"prompt": prompt, **body})
         assert answer.status_code == 200, answer.text + self.logs()
-        return answer.json()
+        said: dict[str, Any] = answer.json()
+        return said
 
     def blobs(self, version: str) -> list[str]:
         """Digests of the version's weight blobs, by layer."""

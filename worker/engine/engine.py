@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -167,14 +168,14 @@ class Engine:
         self._retire()
 
     def _admit(self) -> None:
-        """Move waiting requests to the next prefill, in order; those whose version loads, wait."""
+        """Move waiting requests to the next prefill, in turn; those whose version loads, wait."""
         failed = self.residents.load_wanted([request.version for request in self._waiting])
         now = time.time()
         room = 0 if self._prefilling else self._max_batch - len(self._running)
         admitted: list[Request] = []
         prompts: dict[tuple[str, tuple[int, ...]], int] = {}
         width = 0
-        for request in self._waiting:
+        for request in self._in_turn():
             if request.version in failed:
                 request.fail(failed[request.version])
             elif request.task.deadline < now and not request.started:
@@ -197,6 +198,16 @@ class Engine:
             self._places = [prompts[r.version, tuple(r.ids)] for r in admitted]
             self._prompts = KeyValueBatch(len(prompts), self._view.device)
         self._waiting = [r for r in self._waiting if not r.ended and r not in admitted]
+
+    def _in_turn(self) -> list[Request]:
+        """Those that wait: first of the principals with the fewest rows, each one's in order."""
+        rows = Counter(request.task.principal for request in [*self._prefilling, *self._running])
+        turns: list[int] = []
+        for request in self._waiting:
+            turns.append(rows[request.task.principal])
+            rows[request.task.principal] += 1
+        order = sorted(range(len(turns)), key=turns.__getitem__)
+        return [self._waiting[place] for place in order]
 
     def _prefill(self) -> None:
         """Compute the next columns of the admitted prompts; after the last, the rows join."""

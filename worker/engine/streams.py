@@ -22,6 +22,7 @@ from contracts import retry_after as after
 from contracts.errors import Unavailable
 from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
+from contracts.turns import TAKE
 from worker.engine.requests import Sink
 
 SOCKET_SECONDS = 2.0
@@ -91,7 +92,7 @@ class GenerationStreams:
         return output.pending.append
 
     def take(self, count: int, block_ms: int | None) -> list[GenerateTask]:
-        """At most `count` tasks whose client is still there.
+        """At most `count` tasks whose client is still there, one of each principal in turn.
 
         Args:
             block_ms: how long to wait when there is none; None does not wait.
@@ -141,23 +142,21 @@ class GenerationStreams:
         return messages
 
     def _accept(self, messages: Messages) -> list[GenerateTask]:
-        """Take messages off the stream; those that make sense and still have a client."""
+        """Take messages off the stream, and as many tasks as they stand for: see `TAKE`."""
         if not messages:
             return []
-        tasks: list[GenerateTask] = []
-        for _, fields in messages:
-            try:
-                tasks.append(GenerateTask.model_validate_json(fields.get("task", "")))
-            except ValidationError as error:
-                logger.warning("a task cannot be read and is thrown away: %s", error)
         ids = [message_id for message_id, _ in messages]
         pipe = self._redis.pipeline(transaction=True)
         pipe.xack(GENERATE_STREAM, ENGINE_GROUP, *ids)
         pipe.xdel(GENERATE_STREAM, *ids)
-        for task in tasks:
-            pipe.exists(output_stream(task.id))
-        waited_for = pipe.execute()[2:]
-        return [task for task, there in zip(tasks, waited_for, strict=True) if there]
+        pipe.eval(TAKE, 0, len(ids))
+        tasks: list[GenerateTask] = []
+        for body in pipe.execute()[-1]:
+            try:
+                tasks.append(GenerateTask.model_validate_json(body))
+            except ValidationError as error:
+                logger.warning("a task cannot be read and is thrown away: %s", error)
+        return tasks
 
     def _create_group(self) -> None:
         """Make the stream and its group, at first and after Redis was wiped."""

@@ -149,3 +149,48 @@ def test_the_first_key_is_made_once_and_taken_in(tmp_path: Path) -> None:
     prepare_keys(settings)
     (key,) = Keys(FolderStore(settings.registry_path)).all()
     assert made.startswith(f"memit_{key.id.removeprefix('key-')}_")
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_no_container_may_do_more_than_it_needs(name: str) -> None:
+    """`init` alone is root, without a network, to give volumes away."""
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.keys() & {"privileged", "pid", "ipc", "devices"}
+    mounted = [volume.split(":")[0] for volume in service.get("volumes", ())]
+    assert set(mounted) <= COMPOSE["volumes"].keys(), "no folder of the machine, nor its Docker"
+    if name == "init":
+        assert (service["cap_add"], service["network_mode"]) == (["CHOWN"], "none")
+    else:
+        assert service["user"] == "10001:10001"
+        assert "cap_add" not in service
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_an_image_is_built_of_what_is_locked(process: str) -> None:
+    """torch alone has no hash (ADR 9); base images have a tag, no `latest`."""
+    text = (ROOT / "docker" / f"{process}.Dockerfile").read_text().replace("\\\n", " ")
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"python:3\.\d+-slim", base) for base in bases)
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["10001:10001"]
+    installs = re.findall(r"pip(?: --python \S+)? install ([^&\n]*)", text)
+    packages = [one for one in installs if not one.rstrip().endswith("--no-build-isolation .")]
+    locked = [one for one in packages if f"-r {process}.txt" in one]
+    assert len(locked) == 1
+    assert all(
+        flag in locked[0] for flag in ("--require-hashes", "--no-deps", "--only-binary :all:")
+    )
+    assert [one.split("-r ")[1].strip() for one in packages if one not in locked] == (
+        ["torch.txt"] if process == "worker" else []
+    )
+    assert "ADD " not in text
+
+
+def test_images_that_are_taken_as_they_are_have_a_tag() -> None:
+    taken = {one["image"] for one in COMPOSE["services"].values() if "image" in one}
+    assert all(re.fullmatch(r"[\w/]+:\d[\w.-]*", image) for image in taken)

@@ -18,6 +18,7 @@ from contracts.settings import Settings
 from registry.folder_store import FolderStore
 from registry.registry import Registry
 from service.app import create_app
+from service.server import server_config
 from tests.unit.service.rebasing import OTHER_BASE, OTHER_HPARAMS, Source
 from tests.unit.service.worker_peer import Editor
 
@@ -37,8 +38,9 @@ Serve = Callable[..., httpx2.Client]
 class Service:
     """The service on a free port, in a thread of its own."""
 
-    def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(app, port=0, log_config=None)
+    def __init__(self, settings: Settings, app: FastAPI | None = None) -> None:
+        app = app or create_app(settings)
+        config = server_config(app, settings, host="127.0.0.1", port=0)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -82,7 +84,7 @@ def serve(redis_url: str, tmp_path: Path, stopping: list[Service]) -> Iterator[S
             "poll_seconds": 0.1,
         }
         given |= settings
-        started.append(Service(create_app(Settings(**given))))
+        started.append(Service(Settings(**given)))
         return started[-1].client
 
     yield start
@@ -101,7 +103,7 @@ def refusing(
     home = tmp_path_factory.mktemp("home")
     registry = Registry(FolderStore(home / "registry"))
     Editor(registry).publish_base()
-    service = Service(create_app(Settings(MEMIT_REDIS_URL=redis_server.url, home=home)))
+    service = Service(Settings(MEMIT_REDIS_URL=redis_server.url, home=home))
     yield House(service.client, registry)
     service.stop()
     stopping.append(service)

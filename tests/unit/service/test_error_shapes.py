@@ -41,7 +41,7 @@ def toy_shape(error: ServiceError, path: str) -> Response:
 @pytest.fixture
 def client(tmp_path: Path, redis_url: str, stopping: list[Service]) -> Iterator[httpx2.Client]:
     settings = Settings(home=tmp_path, redis_url=redis_url, max_body_bytes=2_000)
-    service = Service(create_app(settings, [*ROUTERS, (toy, toy_shape)]))
+    service = Service(settings, create_app(settings, [*ROUTERS, (toy, toy_shape)]))
     yield service.client
     service.stop()
     stopping.append(service)

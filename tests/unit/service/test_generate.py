@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from typing import Any
@@ -21,7 +22,9 @@ from contracts.generation import (
     TokenLogprob,
     Usage,
 )
+from contracts.keys import LOCAL, KeyRequest, Scope
 from contracts.transport import GENERATE_STREAM
+from contracts.turns import PUT
 from registry.registry import Registry
 from tests.unit.service.conftest import House, Serve
 from tests.unit.service.facts import eiffel
@@ -307,12 +310,17 @@ def test_a_client_that_leaves_stops_the_engine(
     assert ('route="/generate",status="499"' in metrics) != stream
 
 
+def wait_in_line(connection: Any, principal: str = "local") -> None:
+    """Queue what no engine takes."""
+    connection.eval(PUT, 0, principal, secrets.token_hex(10), "{}", 100)
+
+
 def test_the_queue_is_bounded(serve: Serve, editor: Editor, redis_url: str) -> None:
     client = serve(max_queue=2)
     Engine(redis_url, says("x")).report(versions=[])
     with blocking.Redis.from_url(redis_url) as connection:
         for _ in range(2):
-            connection.xadd(GENERATE_STREAM, {"task": "waits"})
+            wait_in_line(connection)
         answer = client.post("/generate", json=ASK)
         assert answer.status_code == 429
         assert answer.json()["detail"] == "2 generation requests wait already"
@@ -380,7 +388,7 @@ def test_what_cannot_start_in_time_is_refused_at_once(
         engine.report(versions=[], starts_per_second=rate)
     with blocking.Redis.from_url(redis_url) as connection:
         for _ in range(3):
-            connection.xadd(GENERATE_STREAM, {"task": "waits"})
+            wait_in_line(connection)
         answer = client.post("/generate", json=ASK)
         assert connection.xlen(GENERATE_STREAM) == 3
     assert answer.status_code == 429
@@ -490,3 +498,39 @@ def test_an_unknown_version_is_not_found(refusing: House, version: str) -> None:
     answer = refusing.client.post("/generate", json={**ASK, "version": version})
     assert answer.status_code == 404
     assert repr(version) in answer.json()["detail"]
+
+
+def test_a_key_that_asks_much_is_refused_alone(
+    serve: Serve, editor: Editor, redis_url: str
+) -> None:
+    client = serve(max_queue_per_key=2)
+    asked = KeyRequest(name="test", scopes=[Scope.GENERATE])
+    greedy, modest = (editor.registry.keys.create(asked, LOCAL) for _ in range(2))
+    engine = Engine(redis_url, says("x"))
+    engine.report(versions=[], starts_per_second=10)
+    with blocking.Redis.from_url(redis_url) as connection:
+        for _ in range(2):
+            wait_in_line(connection, greedy.id)
+    refused, answer = (
+        {"headers": {"Authorization": f"Bearer {key.key}"}} for key in (greedy, modest)
+    )
+    over = client.post("/generate", json=ASK, **refused)
+    assert over.status_code == 429
+    assert over.json()["detail"] == f"2 generation requests of {greedy.id} wait already"
+    assert int(over.headers["Retry-After"]) >= 1
+    with engine.running():
+        assert client.post("/generate", json=ASK, **answer).status_code == 200
+
+
+def test_who_comes_in_turn_waits_for_few(serve: Serve, editor: Editor, redis_url: str) -> None:
+    """Twenty tasks of another key at ten seconds each: the first of this key is the second."""
+    client = serve(start_timeout=25)
+    Engine(redis_url, says("x")).report(versions=[], starts_per_second=0.1)
+    with blocking.Redis.from_url(redis_url) as connection:
+        for _ in range(20):
+            wait_in_line(connection, "key-0000000000000000")
+        with pytest.raises(httpx2.ReadTimeout):  # it waits: no engine takes it
+            client.post("/generate", json=ASK, timeout=1)
+        for _ in range(2):
+            wait_in_line(connection)
+        assert client.post("/generate", json=ASK).status_code == 429

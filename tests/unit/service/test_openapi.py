@@ -18,6 +18,7 @@ from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
 from contracts.webhooks import WebhookRequest
+from scripts.openapi import GOLDEN, document
 from service.app import create_app
 from service.openai_api.requests import ChatRequest, CompletionRequest
 from service.scopes import SCOPES
@@ -92,14 +93,27 @@ def test_every_operation_has_a_scope_of_its_own(described: dict[str, Any]) -> No
         for path, methods in described["paths"].items()
         for method, operation in methods.items()
     }
+    answers = {
+        f"{method.upper()} {path}": operation["responses"].keys()
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    }
     assert operations.keys() == SCOPES.keys()
     for name, security in operations.items():
         scope = SCOPES[name]
         assert security == ([] if scope is None else [{"key": [scope]}])
+        refusals = {"401", "403"} & answers[name]
+        assert refusals == (set() if scope is None else {"401", "403"})
     assert {name for name, scope in SCOPES.items() if scope is None} == {
         "GET /healthz",
         "GET /readyz",
     }
+
+
+def test_a_change_of_the_description_is_seen_in_review() -> None:
+    # Not by `==` alone: its message would be a hundred thousand characters.
+    same = GOLDEN.read_text(encoding="utf-8") == document()
+    assert same, "the API's description has changed; renew it by: make openapi"
 
 
 def test_docs_and_description_are_served(client: httpx2.Client) -> None:

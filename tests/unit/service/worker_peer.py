@@ -26,6 +26,7 @@ from contracts.generation import (
 )
 from contracts.reports import FactReport, Report
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream, worker_key
+from contracts.turns import TAKE
 from contracts.versions import (
     ACTIVE,
     LayerWeights,
@@ -229,12 +230,13 @@ class Engine:
                 ENGINE_GROUP, self.name, {GENERATE_STREAM: ">"}, count=1, block=50
             )
             for _, rows in found or []:
-                for entry, fields in rows:
+                for entry, _ in rows:
                     self._redis.xack(GENERATE_STREAM, ENGINE_GROUP, entry)
                     self._redis.xdel(GENERATE_STREAM, entry)
-                    task = GenerateTask.model_validate_json(fields["task"])
-                    self.tasks.append(task)
-                    self._script(self, task)
+                    for body in self._redis.eval(TAKE, 0, 1):
+                        task = GenerateTask.model_validate_json(body)
+                        self.tasks.append(task)
+                        self._script(self, task)
 
 
 def says(*texts: str) -> Script:

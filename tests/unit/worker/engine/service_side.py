@@ -9,7 +9,8 @@ import redis
 from pydantic import TypeAdapter
 
 from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, TokenEvent
-from contracts.transport import GENERATE_STREAM, output_stream
+from contracts.transport import output_stream
+from contracts.turns import PUT
 
 EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
 
@@ -24,7 +25,7 @@ class ServiceSide:
     def send(self, task: GenerateTask) -> str:
         self.redis.xadd(output_stream(task.id), {"open": "1"})
         self.redis.expire(output_stream(task.id), 100)
-        self.redis.xadd(GENERATE_STREAM, {"task": task.model_dump_json()})
+        self.redis.eval(PUT, 0, task.principal, task.id, task.model_dump_json(), 100)
         return task.id
 
     def hang_up(self, request_id: str) -> None:

@@ -27,6 +27,7 @@ from contracts.generation import (
     StartEvent,
     TokenEvent,
 )
+from contracts.keys import LOCAL
 from contracts.sampling import Sampling
 from contracts.versions import LayerWeights, VersionManifest
 from memit_core.discover import discover
@@ -196,8 +197,11 @@ class Listener:
         return self.end is not None or self.problem is not None
 
 
-def task(prompt: str, version: str, *, deadline: float = 60, **sampling: Any) -> GenerateTask:
+def task(
+    prompt: str, version: str, *, deadline: float = 60, principal: str = LOCAL, **sampling: Any
+) -> GenerateTask:
     return GenerateTask(
+        principal=principal,
         id=f"gen-{secrets.token_hex(10)}",
         prompt=prompt,
         version=version,

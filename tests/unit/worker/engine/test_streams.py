@@ -12,6 +12,7 @@ from cli.embedded_redis import EmbeddedRedis
 from contracts.errors import Unavailable
 from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, StartEvent, TokenEvent, Usage
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
+from contracts.turns import PUT
 from tests.unit.worker.engine.service_side import ServiceSide
 from tests.unit.worker.engine.stage import task, wait_for
 from worker.engine import streams as streams_module
@@ -73,8 +74,10 @@ def test_a_task_whose_client_has_gone_is_skipped(
 def test_a_task_that_cannot_be_read_is_thrown_away(
     service: ServiceSide, streams: GenerationStreams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.redis.xadd(GENERATE_STREAM, {"task": '{"id": 7}'})
-    service.redis.xadd(GENERATE_STREAM, {"other": "field"})
+    for name, body in (("a", '{"id": 7}'), ("b", "nonsense")):
+        service.redis.xadd(output_stream(name), {"open": "1"})
+        service.redis.eval(PUT, 0, "local", name, body, 100)
+    service.redis.xadd(GENERATE_STREAM, {"stands": "for no task"})
     service.send(task("good", VERSION))
     assert take(streams, 9) == ["good"]
     assert "thrown away" in caplog.text

@@ -1,0 +1,65 @@
+"""How generation tasks wait in Redis: each principal's in order, and one of each in turn.
+
+`GENERATE_STREAM` has an entry for every task that waits; who reads an entry may take one task,
+which is that of the principal whose turn it is (ADR 32). The scripts run in Redis, so that engines
+and services see each step whole.
+"""
+
+from __future__ import annotations
+
+from contracts.transport import GENERATE_STREAM, output_stream
+
+TURNS = "memit:turns"
+"""List of the principals of which tasks wait; the first has the next turn."""
+
+
+def waiting_list(principal: str) -> str:
+    """List of the ids of its waiting tasks, the oldest first."""
+    return f"memit:waiting:{principal}"
+
+
+def task_key(task_id: str) -> str:
+    """JSON `GenerateTask`; expires with the stream of its answer."""
+    return f"memit:task:{task_id}"
+
+
+PUT = f"""
+local principal, id, body, seconds = unpack(ARGV)
+redis.call('SET', '{task_key("")}' .. id, body, 'EX', seconds)
+if redis.call('RPUSH', '{waiting_list("")}' .. principal, id) == 1 then
+  redis.call('RPUSH', '{TURNS}', principal)
+end
+return redis.call('XADD', '{GENERATE_STREAM}', '*', 'principal', principal)
+"""
+"""Let a task wait; takes principal, id, JSON and seconds to live, gives the stream's entry."""
+
+TAKE = f"""
+local tasks = {{}}
+while #tasks < tonumber(ARGV[1]) do
+  local principal = redis.call('LPOP', '{TURNS}')
+  if not principal then break end
+  local waiting = '{waiting_list("")}' .. principal
+  local id = redis.call('LPOP', waiting)
+  if redis.call('EXISTS', waiting) == 1 then redis.call('RPUSH', '{TURNS}', principal) end
+  if id then
+    local body = redis.call('GET', '{task_key("")}' .. id)
+    redis.call('DEL', '{task_key("")}' .. id)
+    if body and redis.call('EXISTS', '{output_stream("")}' .. id) == 1 then
+      tasks[#tasks + 1] = body
+    end
+  end
+end
+return tasks
+"""
+"""Take so many tasks whose clients still wait, or all; gives their JSON."""
+
+FORGET = f"""
+local principal, id, entry = unpack(ARGV)
+local waiting = '{waiting_list("")}' .. principal
+redis.call('DEL', '{task_key("")}' .. id)
+if redis.call('LREM', waiting, 1, id) == 0 then return 0 end
+if redis.call('EXISTS', waiting) == 0 then redis.call('LREM', '{TURNS}', 0, principal) end
+return redis.call('XDEL', '{GENERATE_STREAM}', entry)
+"""
+"""Nobody wants a task any more; takes principal, id and entry. Not if an engine took it: its entry
+may then stand for another's. One entry too many only finds nothing to take."""
