@@ -87,7 +87,7 @@ class GenerateTask(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     prompt: str | None = None
     messages: list[Message] | None = None
     token_ids: list[int] | None = None
@@ -117,6 +117,13 @@ class Usage(BaseModel):
 
 
 FinishReason = Literal["stop", "length"]
+
+
+class TakenEvent(BaseModel):
+    """An engine took the task off the queue: if that worker dies, nobody else has it."""
+
+    type: Literal["taken"] = "taken"
+    worker: str
 
 
 class StartEvent(BaseModel):
@@ -184,6 +191,8 @@ class ErrorEvent(BaseModel):
 GenerateEvent = Annotated[
     StartEvent | TokenEvent | EndEvent | ErrorEvent, Field(discriminator="type")
 ]
+EngineEvent = Annotated[TakenEvent | GenerateEvent, Field(discriminator="type")]
+"""What an engine writes to a request's stream."""
 
 
 class Choice(BaseModel):

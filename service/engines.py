@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from contracts import retry_after as after
 from contracts.errors import ServiceError, TooManyRequests, Unavailable
-from contracts.generation import GenerateEvent, GenerateTask
+from contracts.generation import EngineEvent, GenerateTask
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
 from service.streams import read_each_after
 from service.workers import statuses
@@ -21,7 +21,11 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 EXPIRE_SECONDS = 120
 _READY_SECONDS = 1.0
-_EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
+_EVENT: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)
+
+
+class WorkerGone(Unavailable):
+    """The worker that took a task is gone; another one may answer it."""
 
 
 class Engines:
@@ -40,7 +44,7 @@ class Engines:
             Unavailable: no live worker is ready.
             TooManyRequests: the queue is full, or too long at the rate that engines lately had.
         """
-        await self._require_ready()
+        await self.require_ready()
         waiting = await self.depth()
         if waiting >= self._max_queue:
             raise TooManyRequests(
@@ -70,7 +74,7 @@ class Engines:
 
     async def read(
         self, last: Mapping[str, str]
-    ) -> dict[str, list[tuple[str, GenerateEvent | None]]]:
+    ) -> dict[str, list[tuple[str, EngineEvent | None]]]:
         """What engines wrote to each stream after the entry that `last` has for it.
 
         Waits for the first of all, at most `TICK_SECONDS`. The service's own entry is None.
@@ -101,24 +105,32 @@ class Engines:
         """Tasks that no engine has taken yet."""
         return int(await self._redis.xlen(GENERATE_STREAM))
 
-    async def check_alive(self, task: GenerateTask, worker: str | None) -> None:
-        """See that a silent answer can still come, from `worker` if that has begun it.
+    async def check_alive(self, task: GenerateTask, worker: str | None, started: bool) -> None:
+        """See that a silent answer can still come, from `worker` if that has taken the task.
 
         Raises:
+            WorkerGone: not from that worker.
             Unavailable: it cannot.
         """
         lost = None
-        if worker is None and time.time() > task.deadline:
+        if not started and time.time() > task.deadline:
             lost = "no engine started the request in time"
         elif worker is not None and not await self._redis.exists(worker_key(worker)):
+            self._ready_until = 0.0
             lost = "the worker that generated the answer is gone"
+            raise WorkerGone(lost, retry_after=after.NO_ENGINE)
         elif not await self._redis.exists(output_stream(task.id)):
             lost = "Redis lost the request"
         if lost is not None:
             self._ready_until = 0.0
             raise Unavailable(lost, retry_after=after.NO_ENGINE)
 
-    async def _require_ready(self) -> None:
+    async def require_ready(self) -> None:
+        """See that there is an engine.
+
+        Raises:
+            Unavailable: no live worker is ready.
+        """
         if time.monotonic() < self._ready_until:
             return
         ready = [status for status in await statuses(self._redis) if status.ready]
@@ -133,7 +145,7 @@ class Engines:
         return max(0, int(task.deadline - time.time())) + EXPIRE_SECONDS
 
 
-def _parse(fields: Mapping[str, str]) -> GenerateEvent | None:
+def _parse(fields: Mapping[str, str]) -> EngineEvent | None:
     if "event" not in fields:
         return None
     try:

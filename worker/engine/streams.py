@@ -20,7 +20,14 @@ from redis.retry import Retry
 
 from contracts import retry_after as after
 from contracts.errors import Unavailable
-from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateEvent,
+    GenerateTask,
+    StartEvent,
+    TakenEvent,
+)
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
 from worker.engine.requests import Sink
 
@@ -45,7 +52,9 @@ logger = logging.getLogger(__name__)
 class Output:
     """One request's events: those not confirmed yet, and the number of those that are."""
 
-    def __init__(self, choices: int) -> None:
+    def __init__(self, choices: int, before: int = 1) -> None:
+        self.before = before
+        """Entries before the first event: the service's, and ours that says who took the task."""
         self.pending: list[GenerateEvent] = []
         self.written = 0
         self.choices = choices
@@ -87,8 +96,7 @@ class GenerationStreams:
         Args:
             choices: each has an end of its own.
         """
-        output = self._outputs[request_id] = Output(choices)
-        return output.pending.append
+        return self._outputs.setdefault(request_id, Output(choices)).pending.append
 
     def take(self, count: int, block_ms: int | None) -> list[GenerateTask]:
         """At most `count` tasks whose client is still there.
@@ -141,23 +149,30 @@ class GenerationStreams:
         return messages
 
     def _accept(self, messages: Messages) -> list[GenerateTask]:
-        """Take messages off the stream; those that make sense and still have a client."""
+        """Take messages off the stream; those that make sense and still have a client.
+
+        Each client's stream is told who took its task.
+        """
         if not messages:
             return []
-        tasks: list[GenerateTask] = []
+        tasks: dict[str, GenerateTask] = {}
         for _, fields in messages:
-            try:
-                tasks.append(GenerateTask.model_validate_json(fields.get("task", "")))
-            except ValidationError as error:
-                logger.warning("a task cannot be read and is thrown away: %s", error)
+            task = _read_task(fields.get("task", ""))
+            if task is not None and task.id in {*tasks, *self._outputs}:
+                logger.warning("a task with the id of another one is thrown away")
+            elif task is not None:
+                tasks[task.id] = task
         ids = [message_id for message_id, _ in messages]
         pipe = self._redis.pipeline(transaction=True)
         pipe.xack(GENERATE_STREAM, ENGINE_GROUP, *ids)
         pipe.xdel(GENERATE_STREAM, *ids)
-        for task in tasks:
-            pipe.exists(output_stream(task.id))
-        waited_for = pipe.execute()[2:]
-        return [task for task, there in zip(tasks, waited_for, strict=True) if there]
+        taken = {"event": TakenEvent(worker=self._worker).model_dump_json()}
+        for task_id in tasks:
+            pipe.xadd(output_stream(task_id), taken, nomkstream=True)
+        told = pipe.execute()[2:]
+        found = [task for task, there in zip(tasks.values(), told, strict=True) if there]
+        self._outputs.update((task.id, Output(task.sampling.n, before=2)) for task in found)
+        return found
 
     def _create_group(self) -> None:
         """Make the stream and its group, at first and after Redis was wiped."""
@@ -183,8 +198,7 @@ class GenerationStreams:
             pipe.xlen(output_stream(request_id))
         replies = pipe.execute(raise_on_error=False)
         for place, (request_id, output) in zip(places, pending.items(), strict=True):
-            # The service wrote the first entry of the stream.
-            whole = replies[place] == 1 + output.written + len(output.pending)
+            whole = replies[place] == output.before + output.written + len(output.pending)
             complete = output.complete
             output.choices -= output.ends
             output.written += len(output.pending)
@@ -237,3 +251,13 @@ class GenerationStreams:
             if self._failures:
                 logger.info("Redis is back")
             self._failures = 0
+
+
+def _read_task(text: str) -> GenerateTask | None:
+    """The task, unless it is none; what it says is not logged."""
+    try:
+        return GenerateTask.model_validate_json(text)
+    except ValidationError as error:
+        wrong = [(one["loc"], one["type"]) for one in error.errors(include_input=False)]
+        logger.warning("a task cannot be read and is thrown away: %s", wrong[:10])
+        return None
