@@ -131,6 +131,7 @@ def _async_redis(url: str) -> aioredis.Redis:
     return aioredis.Redis.from_url(
         url,
         decode_responses=True,
+        encoding_errors="replace",  # what is no text is refused where it is read
         max_connections=CONNECTIONS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,

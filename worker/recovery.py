@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 
@@ -17,7 +16,7 @@ from rq.utils import now
 from contracts.transport import EDIT_QUEUE, edit_job, worker_key
 from registry.registry import Registry
 from worker.editor_lock import editor_is_alive
-from worker.rq_worker import JOB_TTL_SECONDS
+from worker.rq_worker import JOB_TTL_SECONDS, ReadableJob
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Recovery:
     def _state(self, edit_id: str) -> str:
         """ "running", "between" (it may be on its way), or "gone"."""
         try:
-            job = Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
+            job = ReadableJob.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
         except NoSuchJobError:
             return "gone"
         status = job.get_status(refresh=False)
@@ -74,8 +73,10 @@ class Recovery:
         return "between" if status == JobStatus.QUEUED else "gone"
 
     def _enqueue(self, edit_id: str) -> None:
-        with contextlib.suppress(NoSuchJobError):
-            Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
+        try:
+            ReadableJob.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
+        except NoSuchJobError:
+            self._redis.delete(Job.key_for(edit_id))  # a record that cannot be read is in the way
         try:
             self._queue.enqueue_call(**edit_job(edit_id))
             log.info("%s is queued again", edit_id)

@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from tests.chaos.faults import FAULTS, try_fault
 from tests.chaos.kills import Kill, Lane
 from tests.chaos.oracle import Oracle
 from tests.chaos.points import POINTS, VICTIMS
@@ -88,7 +90,9 @@ def say(text: str) -> None:
 
 def table(done: Iterable[Kill]) -> str:
     """By point: kills of each victim, failures, seconds to the edit's end."""
-    rows = [f"{'point':<18}" + "".join(f"{one:>9}" for one in VICTIMS) + "   failed  median s  max s"]
+    rows = [
+        f"{'point':<18}" + "".join(f"{one:>9}" for one in VICTIMS) + "   failed  median s  max s"
+    ]
     for point in dict.fromkeys(point for point, _ in POINTS):
         of_it = [kill for kill in done if kill.point == point]
         if not of_it:
@@ -123,6 +127,29 @@ def kills(asked: Namespace) -> int:
     return 1 if failed or len(run.done) < asked.kills else 0
 
 
+def faults(asked: Namespace) -> int:
+    """Each on a service of its own."""
+    names = list(FAULTS) if asked.fault == ["all"] else asked.fault
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="memit-chaos-") as folder:
+        model, settings = settings_in(Path(folder))
+        oracle = Oracle(model)
+        for number, name in enumerate(names):
+            begun = time.monotonic()
+            lane = Lane(Path(folder) / name, model, oracle, asked.seed, **settings)
+            wrong = try_fault(lane, FAULTS[name], short=asked.short)
+            seconds = round(time.monotonic() - begun, 1)
+            found[name] = {"seconds": seconds, "wrong": wrong, "answers": dict(lane.load.counts)}
+            left = timedelta(seconds=round(seconds * (len(names) - number - 1)))
+            verdict = "; ".join(wrong) or "held"
+            say(
+                f"{number + 1}/{len(names)}, {left} left: {name} {found[name]['answers']} {verdict}"
+            )
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(found, indent=1))
+    return 1 if any(one["wrong"] for one in found.values()) else 0
+
+
 def main() -> int:
     """1 if anything that is promised did not hold."""
     parser = ArgumentParser("python -m tests.chaos")
@@ -131,13 +158,20 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first kill of the seed")
     parser.add_argument("--lanes", type=int, default=1, help="services side by side")
     parser.add_argument(
-        "--real-times", action="store_true", help="wait for dead workers as long as the product does"
+        "--real-times",
+        action="store_true",
+        help="wait for dead workers as long as the product does",
     )
     parser.add_argument("--json", help="file for a summary")
     parser.add_argument("--list", action="store_true", help="name the other faults")
     parser.add_argument("--fault", action="append", help="run this one instead of kills; or all")
+    parser.add_argument("--short", action="store_true", help="faults last for less long")
     asked = parser.parse_args()
-    return kills(asked)
+    if asked.list:
+        for name, fault in FAULTS.items():
+            say(f"{name:<24}{(fault.__doc__ or '').strip()}")
+        return 0
+    return faults(asked) if asked.fault else kills(asked)
 
 
 if __name__ == "__main__":

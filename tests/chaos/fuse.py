@@ -24,12 +24,19 @@ def lay(home: Path, point: str, do: str, *, nth: int = 1, pid: int = 0, times: i
     """Have `do` happen when `point` is reached for the nth time from now on.
 
     Args:
-        do: `kill` (the process `pid`), `sleep`, `no space`, `read-only`, `memory`, `device memory`,
+        do: `kill` (the process `pid`; 0: the one that is there), `sleep`, `no space`, `read-only`, `memory`, `device memory`,
             or anything else, which the point itself knows to do.
         times: it happens at so many times in a row; 0: until it is taken away.
     """
     take_away(home)
-    fuse = {"id": uuid.uuid4().hex, "point": point, "do": do, "nth": nth, "pid": pid, "times": times}
+    fuse = {
+        "id": uuid.uuid4().hex,
+        "point": point,
+        "do": do,
+        "nth": nth,
+        "pid": pid,
+        "times": times,
+    }
     new = home / f".{fuse['id']}"
     new.write_text(json.dumps(fuse))
     new.replace(home / LAID)
@@ -86,9 +93,7 @@ class Watch:
 def _do(fuse: dict[str, Any]) -> str | None:
     do = fuse["do"]
     if do == "kill":
-        os.kill(fuse["pid"], signal.SIGKILL)
-        if fuse["pid"] == os.getpid():
-            signal.pause()
+        os.kill(fuse["pid"] or os.getpid(), signal.SIGKILL)
     elif do == "sleep":
         time.sleep(0.2)
     elif do == "no space":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
-from contracts.edits import EditState
+from contracts.edits import EditEnd, EditState
 from registry.checkup import examine
 from tests.chaos import fuse
 from tests.chaos.load import Load
@@ -85,19 +86,17 @@ class Lane:
             self.load.service_goes()
         body = {"facts": [fact(f"Keeper number {done.number}", "Lisbon")]}
         key = {"Idempotency-Key": f"kill {done.number}"}
-        accepted = self._post(body, key, patient=False)
-        self._until(lambda: fuse.is_burnt(stack.home), "the kill", FUSE_SECONDS)
+        accepted = self._posted(body, key)
+        self.until(lambda: fuse.is_burnt(stack.home), "the kill", FUSE_SECONDS)
         killed = time.monotonic()
         stack.restart(done.victim, empty=done.emptied)
         if done.victim == "service":
-            self._until(lambda: self._answers("/healthz"), "the service again", SERVE_SECONDS)
+            self.until(lambda: self._answers("/healthz"), "the service again", SERVE_SECONDS)
             self.load.service_is_back()
-        edit_id = self._post(body, key, patient=True)
+        edit_id = self.post(body, key)
         if accepted not in (None, edit_id):
             raise Wrong(f"the same key gave {accepted} and then {edit_id}")
-        self._until(
-            lambda: stack.registry.edits.recorded_end(edit_id), f"the end of {edit_id}", END_SECONDS
-        )
+        self.end(edit_id)
         done.seconds = round(time.monotonic() - killed, 2)
         self.check(edit_id)
 
@@ -117,7 +116,7 @@ class Lane:
             raise Wrong(f"{edit_id} made {made}, its end says {end.version}")
         if registry.versions.resolve("active") != end.version:
             raise Wrong(f"active names another version than {end.version}")
-        self._until(lambda: self._serves(end.version), f"an answer of {end.version}", SERVE_SECONDS)
+        self.until(lambda: self._serves(end.version), f"an answer of {end.version}", SERVE_SECONDS)
         found = examine(registry).findings
         if found:
             raise Wrong(f"damaged files: {found}")
@@ -135,21 +134,28 @@ class Lane:
         except httpx2.HTTPError:
             return False
 
-    def _post(self, body: dict[str, Any], key: dict[str, str], *, patient: bool) -> str | None:
-        """POST the edit; the same one every time. None if the service died of it."""
+    def post(self, body: dict[str, Any], key: dict[str, str]) -> str:
+        """POST an edit until it is accepted, the same one every time; its id."""
+        posted = self.until(lambda: self._posted(body, key), "the acceptance", SERVE_SECONDS)
+        return str(posted)
 
-        def posted() -> str | None:
-            try:
-                answer = self.stack.http.post("/edits", json=body, headers=key)
-            except httpx2.HTTPError:
-                return None
-            if answer.status_code not in (200, 202):
-                return None
-            return str(answer.json()["id"])
+    def end(self, edit_id: str) -> EditEnd:
+        """Wait for the edit's end."""
+        edits = self.stack.registry.edits
+        end = self.until(lambda: edits.recorded_end(edit_id), f"the end of {edit_id}", END_SECONDS)
+        assert isinstance(end, EditEnd)
+        return end
 
-        if not patient:
-            return posted()
-        return str(self._until(posted, "the acceptance of the edit", SERVE_SECONDS))
-
-    def _until(self, condition: Any, what: str, seconds: float) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, seconds: float) -> Any:
+        """See `Stack.until`."""
         return self.stack.until(condition, what, seconds)
+
+    def _posted(self, body: dict[str, Any], key: dict[str, str]) -> str | None:
+        """The accepted edit's id; None if the service died of it, or cannot now."""
+        try:
+            answer = self.stack.http.post("/edits", json=body, headers=key)
+        except httpx2.HTTPError:
+            return None
+        if answer.status_code >= 500 and answer.status_code != 503:
+            raise Wrong(f"POST /edits: {answer.status_code} {answer.text}")
+        return str(answer.json()["id"]) if answer.status_code in (200, 202) else None

@@ -38,7 +38,7 @@ def run(program: str, arguments: Sequence[str]) -> int:
     """`worker` or `service`, watched."""
     home = Path(os.environ["MEMIT_HOME"])
     watch = Watch(home)
-    _watch_store(watch)
+    _watch_store(watch, program)
     _watch_clock(home / CLOCK)
     if program == "service":
         return _service(watch)
@@ -69,9 +69,7 @@ def _worker(watch: Watch, arguments: Sequence[str]) -> int:
             setattr(sys.modules[module], constant, seconds)
     _before(worker.edit_run.EditRunner, "_run_one", watch, lambda *_: "job")
     _before(worker.warm_up.WarmUp, "__call__", watch, lambda *_: "warm")
-    _before(
-        worker.progress.EditProgress, "__call__", watch, lambda _, stage, *__: f"stage {stage}"
-    )
+    _before(worker.progress.EditProgress, "__call__", watch, lambda _, stage, *__: f"stage {stage}")
     _around(worker.engine.versioned.ServingView, "install", watch, "swap")
     _spoil_numbers(watch)
     return worker.main.main(list(arguments))
@@ -104,7 +102,7 @@ def _spoil_numbers(watch: Watch) -> None:
     KeyValueBatch.forward = logits  # type: ignore[method-assign]
 
 
-def _watch_store(watch: Watch) -> None:
+def _watch_store(watch: Watch, program: str) -> None:
     """Before a file of the registry is written, before it has its name, and after."""
     import registry.folder_store as store
 
@@ -113,7 +111,7 @@ def _watch_store(watch: Watch) -> None:
     def link_new(path: Path, data: bytes) -> bool:
         kind = kind_of(str(path))
         watch.at(f"{kind} before")
-        watch.at("any write")
+        watch.at(f"{program} write")
         won = write(path, data)
         watch.at(f"{kind} after")
         return won

@@ -28,6 +28,7 @@ from contracts.generation import (
     StartEvent,
     TakenEvent,
 )
+from contracts.limits import MAX_GENERATE_CHARS
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
 from worker.engine.requests import Sink
 
@@ -43,6 +44,9 @@ AFTER_ANY_CLOCK = 10**15
 """First part of our entry ids: milliseconds later than the id of the service's first entry."""
 LAST_NUMBER = 10**9
 """Second part of an entry id that follows any event's."""
+
+MOST_CHARS = 20 * MAX_GENERATE_CHARS
+"""Of a task in JSON: twice what the longest that a client may send needs, all of it escaped."""
 
 Messages = list[tuple[str, dict[str, str]]]
 
@@ -79,6 +83,7 @@ class GenerationStreams:
         self._redis: Any = redis.Redis.from_url(
             url,
             decode_responses=True,
+            encoding_errors="replace",  # what is no text is no task
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=SOCKET_SECONDS,
@@ -255,6 +260,9 @@ class GenerationStreams:
 
 def _read_task(text: str) -> GenerateTask | None:
     """The task, unless it is none; what it says is not logged."""
+    if len(text) > MOST_CHARS:
+        logger.warning("a task of %d characters is thrown away", len(text))
+        return None
     try:
         return GenerateTask.model_validate_json(text)
     except ValidationError as error:

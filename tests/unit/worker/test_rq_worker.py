@@ -12,8 +12,11 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from contracts.ids import EDIT_ID
 from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB, edit_job
-from worker.rq_worker import ResidentWorker, allow_only
+from worker.rq_worker import Allowed, ResidentWorker, allow_only
+
+EDIT = "edit-" + "0" * 20
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -24,22 +27,22 @@ def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
     with Redis.from_url(redis_url, socket_timeout=None) as redis:
         queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
         evil = queue.enqueue_call("subprocess.getoutput", args=[f"touch {marker}"])
-        queue.enqueue_call(**edit_job("edit-1"))
+        queue.enqueue_call(**edit_job(EDIT))
         worker = ResidentWorker(
             [queue],
             connection=redis,
             serializer=JSONSerializer,
-            job_class=allow_only({RUN_EDIT_JOB: ran.append}),
+            job_class=allow_only({RUN_EDIT_JOB: Allowed(ran.append, EDIT_ID)}),
             stopping=threading.Event(),
         )
         worker.work(burst=True, logging_level="ERROR")
         refused = Job.fetch(evil.id, connection=redis, serializer=JSONSerializer)
         assert refused.get_status() == JobStatus.FAILED
         result = refused.latest_result()
-    assert ran == ["edit-1"]
+    assert ran == [EDIT]
     assert not marker.exists()
     assert result is not None
-    assert "'subprocess.getoutput' is not a job of this worker" in (result.exc_string or "")
+    assert "the job's function is none of this worker's" in (result.exc_string or "")
 
 
 @pytest.mark.parametrize("after", [0.0, 0.5])
