@@ -44,6 +44,7 @@ from service.metrics import Metrics, RequestTimer
 from service.openai_api.errors import openai_error
 from service.openai_api.router import router as openai_router
 from service.rates import Rates
+from service.redis_policy import check_policy
 from service.request_id import RequestId
 from service.tokens import TokenChecks
 
@@ -85,6 +86,7 @@ def create_app(
         jobs = Jobs(_blocking_redis(url))
         changes = Changes(redis, settings.poll_seconds)
         async with create_task_group() as tasks:
+            tasks.start_soon(check_policy, redis)
             tasks.start_soon(changes.listen)
             tasks.start_soon(audit.keep, registry.audit, changes)
             yield State(

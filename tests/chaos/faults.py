@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 import traceback
@@ -231,7 +232,7 @@ def full_tmpfs(lab: Lab) -> None:
     kept = lab.home / "kept"
     blobs.rename(kept)
     blobs.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(blobs)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(blobs)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         blobs.rmdir()
         kept.rename(blobs)
@@ -239,12 +240,8 @@ def full_tmpfs(lab: Lab) -> None:
     try:
         subprocess.run(["cp", "-a", f"{kept}/.", str(blobs)], check=True)
         filler = blobs / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(b"\0" * 4096)
-                    file.flush()
-            except OSError:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"\0" * 4096):
                 pass
         edit_id = lab.post()
         end = lab.end(edit_id)
