@@ -21,7 +21,7 @@ async def check_policy(redis: Redis) -> None:
     try:
         found = (await redis.config_get(POLICY)).get(POLICY)
     except RedisError as error:
-        # It is away, or does not let clients see its settings: neither keeps the service from its work.
+        # It is away, or does not let clients see its settings: the service works all the same.
         log.info("%s of Redis is not known: %s", POLICY, error)
         return
     if found != WANTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import time
 import traceback
@@ -232,13 +233,13 @@ def full_tmpfs(lab: Lab) -> None:
     kept = lab.home / "kept"
     blobs.rename(kept)
     blobs.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(blobs)]
+    mount = [found("mount"), "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(blobs)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         blobs.rmdir()
         kept.rename(blobs)
         raise NotPossible("a tmpfs cannot be mounted here")
     try:
-        subprocess.run(["cp", "-a", f"{kept}/.", str(blobs)], check=True)
+        subprocess.run([found("cp"), "-a", f"{kept}/.", str(blobs)], check=True)
         filler = blobs / "filler"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(b"\0" * 4096):
@@ -249,11 +250,11 @@ def full_tmpfs(lab: Lab) -> None:
             raise Wrong(f"without space it ended as {end}")
         filler.unlink(missing_ok=True)
         lab.commits()
-        subprocess.run(["cp", "-a", f"{blobs}/.", str(kept)], check=True)
+        subprocess.run([found("cp"), "-a", f"{blobs}/.", str(kept)], check=True)
     finally:
         lab.lane.load.stop()
         lab.lane.stack.stop_worker()
-        subprocess.run(["umount", str(blobs)], check=True)
+        subprocess.run([found("umount"), str(blobs)], check=True)
 
 
 # the clock
@@ -363,6 +364,11 @@ def engine_killed(lab: Lab) -> None:
     if load.counts["refused"] > before:
         raise Wrong("a request was refused although an engine lived")
     lab.commits()
+
+
+def found(program: str) -> str:
+    """Its path, or its name where there is none."""
+    return shutil.which(program) or program
 
 
 @contextmanager

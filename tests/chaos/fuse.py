@@ -24,8 +24,8 @@ def lay(home: Path, point: str, do: str, *, nth: int = 1, pid: int = 0, times: i
     """Have `do` happen when `point` is reached for the nth time from now on.
 
     Args:
-        do: `kill` (the process `pid`; 0: the one that is there), `sleep`, `no space`, `read-only`, `memory`, `device memory`,
-            or anything else, which the point itself knows to do.
+        do: `kill` (the process `pid`; 0: the one that is there), `sleep`, `no space`, `read-only`,
+            `memory`, `device memory`, or anything else, which the point itself knows to do.
         times: it happens at so many times in a row; 0: until it is taken away.
     """
     take_away(home)

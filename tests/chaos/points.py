@@ -64,7 +64,7 @@ POINTS: list[tuple[str, int]] = [
 
 
 def plan(seed: int, number: int) -> tuple[str, int, str, random.Random]:
-    """Of the nth kill: point, nth time, victim, and chance for whatever else; every pair in turn."""
+    """Of a kill by its number: point, nth time, victim, and chance for all else; each in turn."""
     pairs = [(point, nth, victim) for point, nth in POINTS for victim in VICTIMS]
     turn, place = divmod(number, len(pairs))
     random.Random(f"{seed} {turn}").shuffle(pairs)
