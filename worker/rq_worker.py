@@ -139,7 +139,7 @@ class ResidentWorker(SimpleWorker):
             reason = str(exc_info[1]) or "its record cannot be read"
             log.error("a job in the queue is not run: %s", reason)
         else:
-            super().handle_exception(job, *exc_info)  # type: ignore[no-untyped-call]
+            super().handle_exception(job, *exc_info)
 
     def _beat(self, job: Job, execution: Execution, done: threading.Event) -> None:
         while not done.wait(BEAT_SECONDS):

@@ -27,15 +27,19 @@ SAMPLE_SECONDS = 10.0
 EDIT_SECONDS = 5.0
 LIVE_FACTS = 8
 """So many are live at a time: an edit takes as long at the end as at the beginning."""
-KILLS_EACH = 2
-"""Of worker, service and Redis, in the whole soak."""
 LEAST_BETWEEN_KILLS = 20.0
 
 
 class Soak:
     """One service, its clients, what kills it, and what was measured."""
 
-    def __init__(self, home: Path, seconds: float, seed: int) -> None:
+    def __init__(self, home: Path, seconds: float, seed: int, kills_each: int) -> None:
+        """Start everything.
+
+        Args:
+            kills_each: of worker, service and Redis, in the whole soak.
+        """
+        self._kills_each = kills_each
         self._rng = random.Random(seed)
         self._seconds = seconds
         model, settings = settings_in(home)
@@ -58,7 +62,7 @@ class Soak:
     def run(self) -> None:
         """Edit, retract, move aliases and kill, while clients ask; then see that all has ended."""
         self.load.start()
-        between = max(LEAST_BETWEEN_KILLS, self._seconds / (len(PROCESSES) * KILLS_EACH + 1))
+        between = max(LEAST_BETWEEN_KILLS, self._seconds / (len(PROCESSES) * self._kills_each + 1))
         due = {"sample": 0.0, "edit": 1.0, "kill": between}
         while self.now < self._seconds:
             what = min(due, key=lambda name: due[name])
@@ -225,11 +229,12 @@ def main() -> int:
     """1 if something leaks or a promise did not hold."""
     parser = ArgumentParser("python -m tests.chaos.soak")
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--kills-each", type=int, default=2, help="of worker, service and Redis")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("soak"), help="folder of the report")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="memit-soak-") as home:
-        soak = Soak(Path(home), asked.minutes * 60, asked.seed)
+        soak = Soak(Path(home), asked.minutes * 60, asked.seed, asked.kills_each)
         try:
             soak.run()
         finally:

@@ -6,7 +6,8 @@ import json
 import logging
 import pickle
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,11 @@ def queue(redis_url: str) -> Iterator[Queue]:
         yield Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
 
 
-def work(queue: Queue) -> list[str]:
+def work(queue: Queue, run: Callable[[str], None] | None = None) -> list[str]:
     """Take jobs until none is left, as a worker does, which begins again when RQ gives up."""
     ran: list[str] = []
     jobs = {
-        RUN_EDIT_JOB: Allowed(ran.append, EDIT_ID),
+        RUN_EDIT_JOB: Allowed(run or ran.append, EDIT_ID),
         REBUILD_JOB: Allowed(ran.append, VERSION_ID),
     }
     for _ in range(5):
@@ -135,6 +136,20 @@ def test_nothing_is_unpickled(queue: Queue, tmp_path: Path) -> None:
     queue.enqueue_call(**edit_job(EDIT))
     assert work(queue) == [EDIT]
     assert not file.exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_time_limit_breaks_off_no_edit(queue: Queue) -> None:
+    """It has the id of an edit that waits, and RQ would interrupt the edit after a second."""
+    ended: list[str] = []
+
+    def run(edit_id: str) -> None:
+        time.sleep(1.5)
+        ended.append(edit_id)
+
+    forge(queue, {"data": record(RUN_EDIT_JOB, EDIT), "timeout": 1})
+    assert work(queue, run) == []
+    assert ended == [EDIT]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
