@@ -229,32 +229,28 @@ def slow_disk(lab: Lab) -> None:
 @named("disk-full-tmpfs")
 def full_tmpfs(lab: Lab) -> None:
     """A real file system without a byte left, under the folder of the blobs."""
-    blobs = lab.home / "registry" / "blobs" / "sha256"
-    kept = lab.home / "kept"
-    blobs.rename(kept)
-    blobs.mkdir()
+    blobs, kept = lab.home / "registry" / "blobs", lab.home / "kept"
+    shutil.copytree(blobs, kept)
     mount = [found("mount"), "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(blobs)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        blobs.rmdir()
-        kept.rename(blobs)
         raise NotPossible("a tmpfs cannot be mounted here")
     try:
-        subprocess.run([found("cp"), "-a", f"{kept}/.", str(blobs)], check=True)
-        filler = blobs / "filler"
+        shutil.copytree(kept, blobs, dirs_exist_ok=True)
+        filler = blobs / "filler.tmp"
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(b"\0" * 4096):
                 pass
-        edit_id = lab.post()
-        end = lab.end(edit_id)
+        end = lab.end(lab.post())
         if end.state is not EditState.FAILED:
             raise Wrong(f"without space it ended as {end}")
-        filler.unlink(missing_ok=True)
+        filler.unlink()
         lab.commits()
-        subprocess.run([found("cp"), "-a", f"{blobs}/.", str(kept)], check=True)
     finally:
         lab.lane.load.stop()
         lab.lane.stack.stop_worker()
+        shutil.copytree(blobs, kept, dirs_exist_ok=True)
         subprocess.run([found("umount"), str(blobs)], check=True)
+        shutil.copytree(kept, blobs, dirs_exist_ok=True)
 
 
 # the clock
@@ -383,16 +379,16 @@ def _slow(lab: Lab, point: str) -> Iterator[None]:
 
 def try_fault(lane: Lane, fault: Fault, *, short: bool) -> list[str]:
     """Have the fault on this lane, and close it; what did not hold."""
+    wrong = []
     try:
         fault(Lab(lane, short))
-        wrong = []
+        lane.load.stop()
+        lane.load.check()
     except NotPossible as reason:
-        wrong = []
         lane.load.counts[f"not tried: {reason}"] += 1
     except Exception:  # noqa: BLE001 - whatever it is, it is a finding
-        wrong = [traceback.format_exc()[-6_000:]]
+        wrong.append(traceback.format_exc()[-6_000:])
     finally:
         fuse.take_away(lane.stack.home)
         lane.close()
-    lane.load.check()
     return wrong + lane.load.wrong
