@@ -63,7 +63,7 @@ class Soak:
         """Edit, retract, move aliases and kill, while clients ask; then see that all has ended."""
         self.load.start()
         between = max(LEAST_BETWEEN_KILLS, self._seconds / (len(PROCESSES) * self._kills_each + 1))
-        due = {"sample": 0.0, "edit": 1.0, "kill": between}
+        due = {"sample": 0.0, "edit": 1.0, "kill": between if self._kills_each else float("inf")}
         while self.now < self._seconds:
             what = min(due, key=lambda name: due[name])
             time.sleep(max(0.0, min(due[what] - self.now, 1.0)))
