@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check simulate check-damage lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check simulate check-damage chaos soak lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,17 @@ simulate: setup ## Histories of the registry with faults (HISTORIES=10000, FIRST
 
 check-damage: setup ## Every file of a registry damaged in every way, and repaired
 	MEMIT_DAMAGE=all $(BIN)/python -m pytest -n auto --dist worksteal tests/integration/test_damage.py
+
+KILLS ?= 500
+SEED ?= 1
+LANES ?= 1
+chaos: setup ## kill -9 at every point of an edit (KILLS=500, SEED=1, LANES=1 services), then other faults
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) --lanes $(LANES) --json chaos-kills.json
+	$(BIN)/python -m tests.chaos --fault all --json chaos-faults.json
+
+MINUTES ?= 30
+soak: setup ## Edits, answers and kills for long (MINUTES=30); fails if something grows; soak/soak.json, soak.png
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) --seed $(SEED) --out soak
 
 # One resolution for every platform and Python; the images take cuts of it.
 COMPILE = $(UV) pip compile --quiet --config-file lock/uv.toml --universal --python-version 3.11 \

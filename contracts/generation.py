@@ -89,7 +89,7 @@ class GenerateTask(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     principal: str = Field(default=LOCAL, description="id of the key that asks; never the key")
     prompt: str | None = None
     messages: list[Message] | None = None
@@ -122,6 +122,13 @@ class Usage(BaseModel):
 
 
 FinishReason = Literal["stop", "length"]
+
+
+class TakenEvent(BaseModel):
+    """An engine took the task off the queue: if that worker dies, nobody else has it."""
+
+    type: Literal["taken"] = "taken"
+    worker: str
 
 
 class StartEvent(BaseModel):
@@ -189,6 +196,8 @@ class ErrorEvent(BaseModel):
 GenerateEvent = Annotated[
     StartEvent | TokenEvent | EndEvent | ErrorEvent, Field(discriminator="type")
 ]
+EngineEvent = Annotated[TakenEvent | GenerateEvent, Field(discriminator="type")]
+"""What an engine writes to a request's stream."""
 
 
 class Choice(BaseModel):

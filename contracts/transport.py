@@ -38,7 +38,7 @@ WANTED_VERSION_KEY = "memit:wanted-version"
 
 
 def output_stream(generation_id: str) -> str:
-    """Stream of `GenerateEvent`s of one request, in field `event`.
+    """Stream of `EngineEvent`s of one request, in field `event`.
 
     The service creates it (one entry `{"open": "1"}`, with an expiry) before it sends the task,
     and deletes it when the client is gone; an engine writes with NOMKSTREAM and drops the request

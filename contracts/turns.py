@@ -44,14 +44,20 @@ while #tasks < tonumber(ARGV[1]) do
   if id then
     local body = redis.call('GET', '{task_key("")}' .. id)
     redis.call('DEL', '{task_key("")}' .. id)
-    if body and redis.call('EXISTS', '{output_stream("")}' .. id) == 1 then
+    local stream = '{output_stream("")}' .. id
+    if body and redis.pcall('XLEN', stream) == 1 then
+      redis.call('XADD', stream, '*', 'event', ARGV[2])
       tasks[#tasks + 1] = body
     end
   end
 end
 return tasks
 """
-"""Take so many tasks whose clients still wait, or all; gives their JSON."""
+"""Take so many tasks whose clients still wait, or all; gives their JSON.
+
+Takes also the event that tells each client's stream who has its task, so that the service knows
+it if that one dies. A stream with more than the service's own entry is another task's already.
+"""
 
 FORGET = f"""
 local principal, id, entry = unpack(ARGV)

@@ -57,8 +57,11 @@ class Ticket:
         """All that were used so far."""
         return sum(self.prompts.values()) + sum(self.answers.values())
 
-    def take_event(self, place: int, event: TokenEvent | EndEvent) -> None:
-        """Count what came of the task at `place`."""
+    def take_event(self, place: int, event: StartEvent | TokenEvent | EndEvent) -> None:
+        """Count what came of the task at `place`, since it began or began anew."""
+        if isinstance(event, StartEvent):
+            self.answers = {key: used for key, used in self.answers.items() if key[0] != place}
+            return
         answer = (place, event.choice)
         if isinstance(event, EndEvent):
             self.prompts[place] = event.usage.prompt_tokens
@@ -162,6 +165,18 @@ class Admitted:
         Raises:
             ServiceError: an engine refused a task or failed, or the worker is gone, or Redis.
         """
+        async for found in self._heard():
+            if found is None:
+                yield None
+                continue
+            place, event = found
+            if not isinstance(event, StartEvent):
+                yield place, event
+
+    async def _heard(
+        self,
+    ) -> AsyncIterator[tuple[int, StartEvent | TokenEvent | EndEvent] | None]:
+        """As `answer`, with the starts."""
         try:
             async for found in self.events:
                 if found is None:
@@ -171,9 +186,8 @@ class Admitted:
                 self.timer.take_event(place, event)
                 if isinstance(event, ErrorEvent):
                     raise _refusal(event)
-                if not isinstance(event, StartEvent):
-                    self.ticket.take_event(place, event)
-                    yield place, event
+                self.ticket.take_event(place, event)
+                yield place, event
         except RedisError as error:
             log.warning("lost %s: %s", [task.id for task in self.tasks], error)
             raise Unavailable("Redis does not answer", retry_after=after.REDIS) from error
@@ -186,10 +200,13 @@ class Admitted:
             ClientDisconnect: nobody waits any more.
         """
         said = [[Said() for _ in range(task.sampling.n)] for task in self.tasks]
-        async for found in self.answer():
+        async for found in self._heard():
             if found is not None:
                 place, event = found
-                said[place][event.choice].take_event(event)
+                if isinstance(event, StartEvent):  # of the first worker, or of one after it
+                    said[place] = [Said() for _ in said[place]]
+                else:
+                    said[place][event.choice].take_event(event)
             if await request.is_disconnected():
                 raise ClientDisconnect
         return said
@@ -209,12 +226,14 @@ async def admit(
     questions: Sequence[Question],
     sampling: Sampling,
     *,
+    streamed: bool,
     sticky: str | None = None,
     cut_to_fit: bool = False,
 ) -> Admitted:
     """Pin each question to the version that its name means now, and begin to queue them.
 
     Args:
+        streamed: the answer goes out as it comes, see `Flight`.
         sticky: draws the version of a split alias, the same one every time; None: any of them.
         cut_to_fit: `max_tokens` gives way where prompt and answer do not fit.
 
@@ -242,7 +261,9 @@ async def admit(
         )
         for question, pin in zip(questions, pins, strict=True)
     ]
-    ticket.flight = flight = Flight(context.engines, tasks, context.settings.start_timeout)
+    ticket.flight = flight = Flight(
+        context.engines, tasks, context.settings.start_timeout, streamed=streamed
+    )
     await flight.begin()
     return Admitted(ticket, tasks, flight.events(), timer)
 

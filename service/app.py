@@ -49,6 +49,7 @@ from service.open_answers import OpenAnswers
 from service.openai_api.errors import openai_error
 from service.openai_api.router import router as openai_router
 from service.rates import Rates
+from service.redis_policy import check_policy
 from service.request_id import RequestId
 from service.security import SecurityHeaders
 from service.tokens import TokenChecks
@@ -97,6 +98,7 @@ def create_app(
         changes = Changes(redis, settings.poll_seconds)
         sender, metrics = Sender(settings.webhook_allow_private), Metrics()
         async with create_task_group() as tasks:
+            tasks.start_soon(check_policy, redis)
             tasks.start_soon(changes.listen)
             tasks.start_soon(audit.keep, registry.audit, changes)
             tasks.start_soon(courier.keep, registry, redis, sender, metrics, changes)
@@ -162,6 +164,7 @@ def _async_redis(url: str) -> aioredis.Redis:
     return aioredis.Redis.from_url(
         url,
         decode_responses=True,
+        encoding_errors="replace",  # what is no text is refused where it is read
         max_connections=CONNECTIONS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from contracts import retry_after as after
 from contracts.errors import ServiceError, TooManyRequests, Unavailable
-from contracts.generation import GenerateEvent, GenerateTask
+from contracts.generation import EngineEvent, GenerateTask
 from contracts.keys import LOCAL
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
 from contracts.turns import FORGET, PUT, TURNS, waiting_list
@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 EXPIRE_SECONDS = 120
 _READY_SECONDS = 1.0
-_EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
+_EVENT: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)
+
+
+class WorkerGone(Unavailable):
+    """The worker that took a task is gone; another one may answer it."""
 
 
 class Engines:
@@ -44,7 +48,7 @@ class Engines:
             TooManyRequests: the queue is full, or that of this principal, or too long at the rate
                 that engines lately had.
         """
-        await self._require_ready()
+        await self.require_ready()
         waiting, own, principals = await self._depths(principal)
         if principal != LOCAL and own >= self._max_queue_per_key:
             raise TooManyRequests(
@@ -82,7 +86,7 @@ class Engines:
 
     async def read(
         self, last: Mapping[str, str]
-    ) -> dict[str, list[tuple[str, GenerateEvent | None]]]:
+    ) -> dict[str, list[tuple[str, EngineEvent | None]]]:
         """What engines wrote to each stream after the entry that `last` has for it.
 
         Waits for the first of all, at most `TICK_SECONDS`. The service's own entry is None.
@@ -128,24 +132,33 @@ class Engines:
             waiting, own, principals = await pipe.execute()
         return waiting, own, principals + (own == 0)
 
-    async def check_alive(self, task: GenerateTask, worker: str | None) -> None:
-        """See that a silent answer can still come, from `worker` if that has begun it.
+    async def check_alive(self, task: GenerateTask, worker: str | None, started: bool) -> None:
+        """See that a silent answer can still come, from `worker` if that has taken the task.
 
         Raises:
+            WorkerGone: not from that worker.
             Unavailable: it cannot.
         """
         lost = None
-        if worker is None and time.time() > task.deadline:
+        if not started and time.time() > task.deadline:
             lost = "no engine started the request in time"
         elif worker is not None and not await self._redis.exists(worker_key(worker)):
-            lost = "the worker that generated the answer is gone"
+            self._ready_until = 0.0
+            raise WorkerGone(
+                "the worker that generated the answer is gone", retry_after=after.NO_ENGINE
+            )
         elif not await self._redis.exists(output_stream(task.id)):
             lost = "Redis lost the request"
         if lost is not None:
             self._ready_until = 0.0
             raise Unavailable(lost, retry_after=after.NO_ENGINE)
 
-    async def _require_ready(self) -> None:
+    async def require_ready(self) -> None:
+        """See that there is an engine.
+
+        Raises:
+            Unavailable: no live worker is ready.
+        """
         if time.monotonic() < self._ready_until:
             return
         ready = [status for status in await statuses(self._redis) if status.ready]
@@ -160,7 +173,7 @@ class Engines:
         return max(0, int(task.deadline - time.time())) + EXPIRE_SECONDS
 
 
-def _parse(fields: Mapping[str, str]) -> GenerateEvent | None:
+def _parse(fields: Mapping[str, str]) -> EngineEvent | None:
     if "event" not in fields:
         return None
     try:

@@ -2,22 +2,39 @@
 
 A request of many prompts has no more rows with the engines than a batch has. Its other tasks
 follow as these end, behind what others have sent meanwhile, and each has its own time to start.
+If the worker dies that took a task, it is queued again as a task of another name, for the same
+version: what the dead one may yet write, if it only slept, goes nowhere.
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
+from contracts.generation import (
+    EndEvent,
+    EngineEvent,
+    ErrorEvent,
+    GenerateEvent,
+    GenerateTask,
+    StartEvent,
+    TakenEvent,
+    TokenEvent,
+)
 from contracts.transport import output_stream
-from service.engines import EXPIRE_SECONDS, TICK_SECONDS, Engines
+from service.engines import EXPIRE_SECONDS, TICK_SECONDS, Engines, WorkerGone
 from service.streams import START
+
+log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 16
 """As many as a batch has rows, by default."""
+MOST_TRIES = 3
+"""Workers that a task is given to, one after the other: it may be what kills them."""
 
 
 @dataclass
@@ -30,6 +47,11 @@ class _Reading:
     """In the engines' queue."""
     last: str = START
     worker: str | None = None
+    """Who has the task."""
+    started: bool = False
+    said: bool = False
+    """It has text."""
+    tries: int = 1
     ends: int = 0
     heard: float = field(default_factory=time.monotonic)
 
@@ -37,9 +59,12 @@ class _Reading:
     def whole(self) -> bool:
         return self.ends >= self.task.sampling.n
 
-    def take_event(self, event: GenerateEvent) -> None:
-        if isinstance(event, StartEvent):
+    def take_event(self, event: EngineEvent) -> None:
+        if isinstance(event, TakenEvent | StartEvent):
             self.worker = event.worker
+            self.started = isinstance(event, StartEvent)
+        elif isinstance(event, TokenEvent):
+            self.said = True
         elif isinstance(event, EndEvent):
             self.ends += 1
         elif isinstance(event, ErrorEvent):
@@ -50,13 +75,20 @@ class Flight:
     """To be begun once, read to the end or not, and given up in any case."""
 
     def __init__(
-        self, engines: Engines, tasks: Sequence[GenerateTask], start_seconds: float
+        self,
+        engines: Engines,
+        tasks: Sequence[GenerateTask],
+        start_seconds: float,
+        *,
+        streamed: bool,
     ) -> None:
         """
         Args:
             start_seconds: how long each task may wait for its start, once it is queued.
+            streamed: what was said is out, so an answer that has text does not begin again.
         """
         self._engines = engines
+        self._streamed = streamed
         self._start_seconds = start_seconds
         self._unsent = deque(enumerate(tasks))
         self._read: dict[str, _Reading] = {}
@@ -77,10 +109,12 @@ class Flight:
     async def events(self) -> AsyncIterator[tuple[int, GenerateEvent] | None]:
         """What engines write of each task, by its place, in order; ends with the last answer's end.
 
-        None comes when nothing else did for `TICK_SECONDS`.
+        None comes when nothing else did for `TICK_SECONDS`. A second start of a task means that
+        its answer begins anew.
 
         Raises:
-            Unavailable: a task did not start in time, or its worker or stream is gone.
+            Unavailable: a task did not start in time, or its stream is gone, or its worker and no
+                other one can answer.
             RedisError: Redis does not answer.
         """
         renewed = time.monotonic()
@@ -94,6 +128,7 @@ class Flight:
                     reading.last = entry
                     if event is not None:
                         reading.take_event(event)
+                    if event is not None and not isinstance(event, TakenEvent):
                         yield reading.place, event
                 if reading.whole:
                     del self._read[stream]
@@ -142,7 +177,33 @@ class Flight:
 
     async def _check_silent(self) -> None:
         now = time.monotonic()
-        for reading in self._read.values():
-            if now - reading.heard >= TICK_SECONDS:
-                reading.heard = now
-                await self._engines.check_alive(reading.task, reading.worker)
+        for stream, reading in list(self._read.items()):
+            if now - reading.heard < TICK_SECONDS:
+                continue
+            reading.heard = now
+            try:
+                await self._engines.check_alive(reading.task, reading.worker, reading.started)
+            except WorkerGone as gone:
+                if reading.tries == MOST_TRIES or (self._streamed and reading.said):
+                    raise
+                log.warning("%s is answered by another worker: %s", reading.task.id, gone.detail)
+                await self._send_again(stream, reading)
+
+    async def _send_again(self, stream: str, reading: _Reading) -> None:
+        """Have another worker answer from the beginning, on the same version.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        await self._engines.require_ready()
+        task = reading.task.model_copy(
+            update={
+                "id": f"gen-{secrets.token_hex(10)}",
+                "deadline": time.time() + self._start_seconds,
+            }
+        )
+        again = _Reading(reading.place, task, tries=reading.tries + 1)
+        del self._read[stream]
+        self._read[output_stream(task.id)] = again
+        await self._engines.forget([reading.task])
+        [again.entry] = await self._engines.send([task])

@@ -52,7 +52,9 @@ async def generate(
         ticket.principal.require_alias(name)
     beginning = asked.model_dump(include={*BEGINNINGS, "continue_final_message"})
     questions = [Question(name, beginning) for name in names]
-    admitted = await admit(context, ticket, questions, sampling, sticky=sticky)
+    admitted = await admit(
+        context, ticket, questions, sampling, streamed=asked.stream, sticky=sticky
+    )
     several = asked.versions is not None
     if asked.stream:
         await admitted.started(request)

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from contracts.ids import EDIT_ID, VERSION_ID
 from contracts.settings import Settings
 from contracts.transport import EDIT_QUEUE, REBUILD_JOB, RUN_EDIT_JOB
 from memit_core.corpus import read_corpus
@@ -29,7 +30,7 @@ from worker.make_version import VersionMaker
 from worker.openmp import release_threads
 from worker.progress import Interrupted
 from worker.recovery import Recovery
-from worker.rq_worker import ResidentWorker, allow_only
+from worker.rq_worker import Allowed, ResidentWorker, allow_only
 from worker.starting import Starting
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,10 @@ class Editing:
         """RQ's loop, entered again when Redis went away under it."""
         # RQ waits for jobs in a blocking read, longer than redis-py's default time-out.
         redis = Redis.from_url(self._settings.redis(), socket_timeout=None)
-        jobs = {RUN_EDIT_JOB: runner.run, REBUILD_JOB: self.maker.rebuild}
+        jobs = {
+            RUN_EDIT_JOB: Allowed(runner.run, EDIT_ID),
+            REBUILD_JOB: Allowed(self.maker.rebuild, VERSION_ID),
+        }
         rounds = 0
         while not stopping.is_set():
             rounds += 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from contracts.origin import Origin
+from worker.rq_worker import ReadableJob
 
 
 def origin_of(edit_id: str, redis: Redis) -> Origin:
     """Empty where the job is gone, or says nothing that can be read: it is for logs and traces."""
     try:
-        job = Job.fetch(edit_id, connection=redis, serializer=JSONSerializer)
+        job = ReadableJob.fetch(edit_id, connection=redis, serializer=JSONSerializer)
         return Origin.model_validate(job.meta)
     except (NoSuchJobError, RedisError, ValueError):
         return Origin()

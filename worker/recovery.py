@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 
@@ -19,7 +18,7 @@ from contracts.transport import EDIT_QUEUE, edit_job, worker_key
 from registry.registry import Registry
 from worker.editor_lock import editor_is_alive
 from worker.origins import origin_of
-from worker.rq_worker import JOB_TTL_SECONDS
+from worker.rq_worker import JOB_TTL_SECONDS, ReadableJob
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class Recovery:
     def _state(self, edit_id: str) -> str:
         """ "running", "between" (it may be on its way), or "gone"."""
         try:
-            job = Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
+            job = ReadableJob.fetch(edit_id, connection=self._redis, serializer=JSONSerializer)
         except NoSuchJobError:
             return "gone"
         status = job.get_status(refresh=False)
@@ -77,8 +76,10 @@ class Recovery:
 
     def _enqueue(self, edit_id: str) -> None:
         origin = origin_of(edit_id, self._redis)
-        with contextlib.suppress(NoSuchJobError):
-            Job.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
+        try:
+            ReadableJob.fetch(edit_id, connection=self._redis, serializer=JSONSerializer).delete()
+        except NoSuchJobError:
+            self._redis.delete(Job.key_for(edit_id))  # a record that cannot be read is in the way
         with bound_contextvars(edit_id=edit_id, **origin.ids):
             try:
                 self._queue.enqueue_call(**edit_job(edit_id, origin))

@@ -7,17 +7,20 @@ between jobs. Everything else of RQ stays as it is.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import SimpleWorker
-from rq.exceptions import StopRequested
+from rq.exceptions import DeserializationError, NoSuchJobError, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from worker.progress import Interrupted
@@ -31,23 +34,70 @@ DEQUEUE_SECONDS = 5
 
 
 class ForbiddenJob(RuntimeError):
-    """A job names a function that this worker does not run."""
+    """A job names a function that this worker does not run, or gives it something else than an id.
+
+    The message repeats nothing of what the job says.
+    """
 
 
-def allow_only(functions: Mapping[str, Callable[[str], None]]) -> type[Job]:
+@dataclass(frozen=True)
+class Allowed:
+    """A function that jobs may name, and the ids that it is given."""
+
+    run: Callable[[str], None]
+    ids: re.Pattern[str]
+
+    def __call__(self, *args: Any, **named: Any) -> None:
+        """Run it for one id.
+
+        Raises:
+            ForbiddenJob: it is given anything else.
+        """
+        if named or len(args) != 1 or not isinstance(args[0], str):
+            raise ForbiddenJob("the job does not give one id")
+        if not self.ids.fullmatch(args[0]):
+            raise ForbiddenJob("what the job gives is no id of the kind that it needs")
+        self.run(args[0])
+
+
+class NoTimeLimit(BaseDeathPenalty):
+    """A job's record may name a time after which RQ breaks off whatever runs then: not here."""
+
+    def setup_death_penalty(self) -> None:
+        pass
+
+    def cancel_death_penalty(self) -> None:
+        pass
+
+
+class ReadableJob(Job):
+    """A job whose record cannot be read is none.
+
+    RQ gives up over such a record, at each start again, and no other job is run any more.
+    """
+
+    def restore(self, raw_data: Any) -> None:
+        try:
+            super().restore(raw_data)
+        except Exception as error:
+            log.error("a job in the queue is not run: its record cannot be read")
+            raise NoSuchJobError("its record cannot be read") from error
+
+
+def allow_only(functions: Mapping[str, Allowed]) -> type[Job]:
     """A job class that runs these functions by name and imports nothing.
 
     RQ imports whatever a job's record names, callbacks too; who can write to Redis could run
     anything.
     """
 
-    class AllowedJob(Job):
+    class AllowedJob(ReadableJob):
         @property
-        def func(self) -> Callable[[str], None]:
-            try:
-                return functions[self.func_name or ""]
-            except KeyError:
-                raise ForbiddenJob(f"{self.func_name!r} is not a job of this worker") from None
+        def func(self) -> Allowed:
+            name = self.func_name
+            if not isinstance(name, str) or name not in functions:
+                raise ForbiddenJob("the job's function is none of this worker's")
+            return functions[name]
 
         @property
         def success_callback(self) -> None:
@@ -67,6 +117,8 @@ def allow_only(functions: Mapping[str, Callable[[str], None]]) -> type[Job]:
 class ResidentWorker(SimpleWorker):
     """A `SimpleWorker` that beats while a job runs and asks it to stop on SIGTERM or SIGINT."""
 
+    death_penalty_class = NoTimeLimit
+
     def __init__(self, *args: Any, stopping: threading.Event, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._stopping = stopping
@@ -84,8 +136,15 @@ class ResidentWorker(SimpleWorker):
         self.set_state("idle")
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ's writes the messages of all errors, which may quote facts."""
-        if not isinstance(exc_info[1], Interrupted):
+        """RQ's writes the messages of all errors, which may quote facts.
+
+        Of a job that is none of ours nothing is repeated.
+        """
+        error = exc_info[1]
+        if isinstance(error, ForbiddenJob | DeserializationError):
+            reason = str(error) or "its record cannot be read"
+            log.error("a job in the queue is not run: %s", reason)
+        elif not isinstance(error, Interrupted):
             log.error("the job %s ended in an error", job.id, exc_info=exc_info)
 
     def _beat(self, job: Job, execution: Execution, done: threading.Event) -> None:

@@ -127,7 +127,14 @@ async def ask(
     ticket.principal.require_alias(ref)
     version = await run_sync(version_of, context.registry, ref, asked.model, key)
     questions = [Question(version, beginning) for beginning in beginnings]
-    admitted = await admit(context, ticket, questions, asked.sampling, cut_to_fit=cut_to_fit)
+    admitted = await admit(
+        context,
+        ticket,
+        questions,
+        asked.sampling,
+        streamed=asked.stream,
+        cut_to_fit=cut_to_fit,
+    )
     head = {
         "id": admitted.tasks[0].id.replace("gen", prefix, 1),
         "created": int(time.time()),

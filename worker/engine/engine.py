@@ -139,6 +139,11 @@ class Engine:
         except ServiceError as error:
             sink(ErrorEvent(problem=error.problem()))
             return
+        except Exception:
+            # Of what else was taken with it, nothing may be lost.
+            logger.exception("a request could not be begun")
+            sink(ErrorEvent(problem=ServiceError("the request could not be begun").problem()))
+            return
         task = cut_to_fit(task, len(ids), self._limit)
         self._waiting += requests_of(task, sink, ids, self._language)
 

@@ -20,7 +20,15 @@ from redis.retry import Retry
 
 from contracts import retry_after as after
 from contracts.errors import Unavailable
-from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, StartEvent
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateEvent,
+    GenerateTask,
+    StartEvent,
+    TakenEvent,
+)
+from contracts.limits import MAX_GENERATE_CHARS
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
 from contracts.turns import TAKE
 from worker.engine.requests import Sink
@@ -38,6 +46,9 @@ AFTER_ANY_CLOCK = 10**15
 LAST_NUMBER = 10**9
 """Second part of an entry id that follows any event's."""
 
+MOST_CHARS = 20 * MAX_GENERATE_CHARS
+"""Of a task in JSON: twice what the longest that a client may send needs, all of it escaped."""
+
 Messages = list[tuple[str, dict[str, str]]]
 
 logger = logging.getLogger(__name__)
@@ -46,7 +57,9 @@ logger = logging.getLogger(__name__)
 class Output:
     """One request's events: those not confirmed yet, and the number of those that are."""
 
-    def __init__(self, choices: int) -> None:
+    def __init__(self, choices: int, before: int = 1) -> None:
+        self.before = before
+        """Entries before the first event: the service's, and ours that says who took the task."""
         self.pending: list[GenerateEvent] = []
         self.written = 0
         self.choices = choices
@@ -71,6 +84,7 @@ class GenerationStreams:
         self._redis: Any = redis.Redis.from_url(
             url,
             decode_responses=True,
+            encoding_errors="replace",  # what is no text is no task
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=SOCKET_SECONDS,
@@ -88,8 +102,7 @@ class GenerationStreams:
         Args:
             choices: each has an end of its own.
         """
-        output = self._outputs[request_id] = Output(choices)
-        return output.pending.append
+        return self._outputs.setdefault(request_id, Output(choices)).pending.append
 
     def take(self, count: int, block_ms: int | None) -> list[GenerateTask]:
         """At most `count` tasks whose client is still there, one of each principal in turn.
@@ -142,21 +155,29 @@ class GenerationStreams:
         return messages
 
     def _accept(self, messages: Messages) -> list[GenerateTask]:
-        """Take messages off the stream, and as many tasks as they stand for: see `TAKE`."""
+        """Take messages off the stream, and as many tasks as they stand for: see `TAKE`.
+
+        Each client's stream is told who took its task.
+        """
         if not messages:
             return []
         ids = [message_id for message_id, _ in messages]
         pipe = self._redis.pipeline(transaction=True)
         pipe.xack(GENERATE_STREAM, ENGINE_GROUP, *ids)
         pipe.xdel(GENERATE_STREAM, *ids)
-        pipe.eval(TAKE, 0, len(ids))
-        tasks: list[GenerateTask] = []
+        taken = TakenEvent(worker=self._worker).model_dump_json()
+        pipe.eval(TAKE, 0, len(ids), taken)
+        tasks: dict[str, GenerateTask] = {}
         for body in pipe.execute()[-1]:
-            try:
-                tasks.append(GenerateTask.model_validate_json(body))
-            except ValidationError as error:
-                logger.warning("a task cannot be read and is thrown away: %s", error)
-        return tasks
+            task = _read_task(body)
+            if task is not None and task.id in {*tasks, *self._outputs}:
+                logger.warning("a task with the id of another one is thrown away")
+            elif task is not None:
+                tasks[task.id] = task
+        self._outputs.update(
+            (task.id, Output(task.sampling.n, before=2)) for task in tasks.values()
+        )
+        return list(tasks.values())
 
     def _create_group(self) -> None:
         """Make the stream and its group, at first and after Redis was wiped."""
@@ -182,8 +203,7 @@ class GenerationStreams:
             pipe.xlen(output_stream(request_id))
         replies = pipe.execute(raise_on_error=False)
         for place, (request_id, output) in zip(places, pending.items(), strict=True):
-            # The service wrote the first entry of the stream.
-            whole = replies[place] == 1 + output.written + len(output.pending)
+            whole = replies[place] == output.before + output.written + len(output.pending)
             complete = output.complete
             output.choices -= output.ends
             output.written += len(output.pending)
@@ -236,3 +256,16 @@ class GenerationStreams:
             if self._failures:
                 logger.info("Redis is back")
             self._failures = 0
+
+
+def _read_task(text: str) -> GenerateTask | None:
+    """The task, unless it is none; what it says is not logged."""
+    if len(text) > MOST_CHARS:
+        logger.warning("a task of %d characters is thrown away", len(text))
+        return None
+    try:
+        return GenerateTask.model_validate_json(text)
+    except ValidationError as error:
+        wrong = [(one["loc"], one["type"]) for one in error.errors(include_input=False)]
+        logger.warning("a task cannot be read and is thrown away: %s", wrong[:10])
+        return None

@@ -362,6 +362,7 @@ def test_a_silent_task_is_looked_after_while_others_say_something(
     def script(engine: Engine, task: GenerateTask) -> None:
         begun = StartEvent(id=task.id, version=task.version, worker=workers[len(engine.tasks) - 1])
         engine.emit(task, begun)
+        engine.emit(task, TokenEvent(text="x"))
         if begun.worker == engine.name:
             for _ in range(60):
                 time.sleep(0.1)
@@ -372,9 +373,9 @@ def test_a_silent_task_is_looked_after_while_others_say_something(
     with Engine(redis_url, script).running() as engine:
         engine.report(versions=[])
         begun = time.monotonic()
-        answer = client.post("/generate", json={**ASK, "versions": ["v0", "v0"]})
-    assert answer.status_code == 503
-    assert "the worker that generated the answer is gone" in answer.json()["detail"]
+        events = events_of(client, {"prompt": "x", "versions": ["v0", "v0"]})
+    assert events[-1][0] == "error"
+    assert "the worker that generated the answer is gone" in events[-1][1]
     assert time.monotonic() - begun < 5
 
 

@@ -20,6 +20,7 @@ from contracts.generation import (
     ErrorEvent,
     GenerateTask,
     StartEvent,
+    TakenEvent,
     TokenEvent,
     TokenLogprob,
     Usage,
@@ -233,7 +234,8 @@ class Engine:
                 for entry, _ in rows:
                     self._redis.xack(GENERATE_STREAM, ENGINE_GROUP, entry)
                     self._redis.xdel(GENERATE_STREAM, entry)
-                    for body in self._redis.eval(TAKE, 0, 1):
+                    taken = TakenEvent(worker=self.name).model_dump_json()
+                    for body in self._redis.eval(TAKE, 0, 1, taken):
                         task = GenerateTask.model_validate_json(body)
                         self.tasks.append(task)
                         self._script(self, task)

@@ -12,9 +12,12 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from contracts.ids import EDIT_ID
 from contracts.transport import EDIT_QUEUE, RUN_EDIT_JOB, edit_job
 from worker.progress import Interrupted
-from worker.rq_worker import ResidentWorker, allow_only
+from worker.rq_worker import Allowed, ResidentWorker, allow_only
+
+EDIT = "edit-" + "0" * 20
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -25,22 +28,22 @@ def test_only_the_allowed_function_runs(redis_url: str, tmp_path: Path) -> None:
     with Redis.from_url(redis_url, socket_timeout=None) as redis:
         queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
         evil = queue.enqueue_call("subprocess.getoutput", args=[f"touch {marker}"])
-        queue.enqueue_call(**edit_job("edit-1"))
+        queue.enqueue_call(**edit_job(EDIT))
         worker = ResidentWorker(
             [queue],
             connection=redis,
             serializer=JSONSerializer,
-            job_class=allow_only({RUN_EDIT_JOB: ran.append}),
+            job_class=allow_only({RUN_EDIT_JOB: Allowed(ran.append, EDIT_ID)}),
             stopping=threading.Event(),
         )
         worker.work(burst=True, logging_level="ERROR")
         refused = Job.fetch(evil.id, connection=redis, serializer=JSONSerializer)
         assert refused.get_status() == JobStatus.FAILED
         result = refused.latest_result()
-    assert ran == ["edit-1"]
+    assert ran == [EDIT]
     assert not marker.exists()
     assert result is not None
-    assert "'subprocess.getoutput' is not a job of this worker" in (result.exc_string or "")
+    assert "the job's function is none of this worker's" in (result.exc_string or "")
 
 
 @pytest.mark.parametrize(("error", "lines"), [(Interrupted("stop"), 0), (ValueError("odd"), 1)])
@@ -54,16 +57,16 @@ def test_an_error_of_a_job_is_one_record_of_ours(
 
     with Redis.from_url(redis_url, socket_timeout=None) as redis:
         queue = Queue(EDIT_QUEUE, connection=redis, serializer=JSONSerializer)
-        queue.enqueue_call(**edit_job("edit-1"))
+        queue.enqueue_call(**edit_job(EDIT))
         worker = ResidentWorker(
             [queue],
             connection=redis,
             serializer=JSONSerializer,
-            job_class=allow_only({RUN_EDIT_JOB: run}),
+            job_class=allow_only({RUN_EDIT_JOB: Allowed(run, EDIT_ID)}),
             stopping=threading.Event(),
         )
         worker.work(burst=True, logging_level="WARNING")
-    assert caplog.messages == ["the job edit-1 ended in an error"] * lines
+    assert caplog.messages == [f"the job {EDIT} ended in an error"] * lines
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error] * lines
 
 

@@ -8,11 +8,19 @@ from typing import Any
 import redis
 from pydantic import TypeAdapter
 
-from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, GenerateTask, TokenEvent
+from contracts.generation import (
+    EndEvent,
+    EngineEvent,
+    ErrorEvent,
+    GenerateEvent,
+    GenerateTask,
+    TakenEvent,
+    TokenEvent,
+)
 from contracts.transport import output_stream
 from contracts.turns import PUT
 
-EVENT: TypeAdapter[GenerateEvent] = TypeAdapter(GenerateEvent)
+EVENT: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)
 
 
 class ServiceSide:
@@ -33,7 +41,8 @@ class ServiceSide:
 
     def events(self, request_id: str) -> list[GenerateEvent]:
         entries = self.redis.xrange(output_stream(request_id))
-        return [EVENT.validate_json(fields["event"]) for _, fields in entries[1:]]
+        events = [EVENT.validate_json(fields["event"]) for _, fields in entries[1:]]
+        return [event for event in events if not isinstance(event, TakenEvent)]
 
     def text(self, request_id: str) -> str:
         return "".join(e.text for e in self.events(request_id) if isinstance(e, TokenEvent))

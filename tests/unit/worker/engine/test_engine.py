@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from contracts.errors import Unavailable
-from contracts.generation import EndEvent, StartEvent
+from contracts.generation import EndEvent, GenerateTask, StartEvent
 from contracts.ids import VersionId
 from tests.device import DEVICE
 from tests.tiny_models import POSITIONS, TINY, tiny_tokenizer
@@ -413,3 +413,24 @@ def test_fail_all_ends_everything_at_once(llama: Stage) -> None:
     engine.step()
     assert not engine.busy
     assert engine.room == 2
+
+
+def test_a_request_that_cannot_be_begun_is_told_and_no_other_one_lost(
+    llama: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever nobody foresaw in a prompt: what was taken with it goes on."""
+
+    def broken(task: GenerateTask, *_: Any) -> list[int]:
+        if task.prompt == "t1":
+            raise RuntimeError("nobody foresaw it")
+        return [1, 2]
+
+    monkeypatch.setattr("worker.engine.engine.beginning", broken)
+    engine = llama.engine()
+    failing, sound = (ask(engine, prompt, llama.base_version) for prompt in ("t1", "t2"))
+    assert failing.problem is not None
+    assert (failing.problem.status, failing.problem.detail) == (
+        500,
+        "the request could not be begun",
+    )
+    answers(engine, [sound])

@@ -10,7 +10,15 @@ import pytest
 
 from cli.embedded_redis import EmbeddedRedis
 from contracts.errors import Unavailable
-from contracts.generation import EndEvent, ErrorEvent, GenerateEvent, StartEvent, TokenEvent, Usage
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateEvent,
+    StartEvent,
+    TakenEvent,
+    TokenEvent,
+    Usage,
+)
 from contracts.transport import ENGINE_GROUP, GENERATE_STREAM, output_stream
 from contracts.turns import PUT
 from tests.unit.worker.engine.service_side import ServiceSide
@@ -82,6 +90,21 @@ def test_a_task_that_cannot_be_read_is_thrown_away(
     assert take(streams, 9) == ["good"]
     assert "thrown away" in caplog.text
     assert service.redis.xlen(GENERATE_STREAM) == 0
+
+
+def test_a_client_hears_who_took_its_task_and_then_the_whole_answer(
+    service: ServiceSide, streams: GenerationStreams
+) -> None:
+    """So that it is missed if that worker dies before it has begun."""
+    request = service.send(task("p", VERSION))
+    assert take(streams, 1) == ["p"]
+    [_, (_, fields)] = service.redis.xrange(output_stream(request))
+    assert TakenEvent.model_validate_json(fields["event"]) == TakenEvent(worker="engine-1")
+    sink = streams.sink(request)
+    for event in (token("a"), end()):
+        sink(event)
+    assert streams.flush() == []
+    assert service.events(request) == [token("a"), end()]
 
 
 def test_two_engines_never_take_the_same_task(
