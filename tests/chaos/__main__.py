@@ -15,8 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import FAULTS, try_fault
+from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Kill, Lane
+from tests.chaos.lab import try_fault
 from tests.chaos.oracle import Oracle
 from tests.chaos.points import POINTS, VICTIMS
 from tests.chaos.setting import settings_in

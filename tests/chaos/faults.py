@@ -6,19 +6,13 @@ import contextlib
 import shutil
 import subprocess
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from redis import Redis
-
-from contracts.edits import EditEnd, EditState
+from contracts.edits import EditState
 from tests.chaos import fuse
-from tests.chaos.kills import Lane, Wrong
+from tests.chaos.kills import Wrong
+from tests.chaos.lab import FAULTS, Fault, Lab, NotPossible, named, slowly
 from tests.chaos.victim import CLOCK
-from tests.stack import fact
 from worker.status import TTL_SECONDS
 
 MOST_ENGINES = 12
@@ -27,71 +21,13 @@ MOST_WRITES = 60
 """More than one edit makes."""
 
 
-class NotPossible(Exception):
-    """This machine does not let it be tried."""
-
-
-@dataclass
-class Lab:
-    """A lane and what faults do with it."""
-
-    lane: Lane
-    short: bool
-    edits: int = 0
-
-    @property
-    def home(self) -> Any:
-        return self.lane.stack.home
-
-    @contextmanager
-    def redis(self) -> Iterator[Any]:
-        with Redis.from_url(self.lane.stack.redis.url) as redis:
-            yield redis
-
-    def post(self) -> str:
-        """Accept an edit, if not at once then when that is possible again; its id."""
-        self.edits += 1
-        body = {"facts": [fact(f"Keeper number {self.edits}", "Lisbon")]}
-        return str(self.lane.post(body, {"Idempotency-Key": f"fault {self.edits}"}))
-
-    def end(self, edit_id: str) -> EditEnd:
-        return self.lane.end(edit_id)
-
-    def commits(self, edit_id: str | None = None) -> None:
-        """An edit, by default a new one, is committed and serves, and all promises hold."""
-        edit_id = edit_id or self.post()
-        self.end(edit_id)
-        self.lane.check(edit_id)
-
-    def fails(self, edit_id: str, words: str) -> None:
-        """The edit fails, says this, and leaves `active` where it is; the next one is committed."""
-        end = self.end(edit_id)
-        said = end.problem.detail if end.problem else ""
-        if end.state is not EditState.FAILED or words not in said:
-            raise Wrong(f"{edit_id} ended as {end}, not as failed with {words!r}")
-        fuse.take_away(self.home)
-        self.commits()
-
-
-Fault = Callable[[Lab], None]
-FAULTS: dict[str, Fault] = {}
-
-
-def named(name: str) -> Callable[[Fault], Fault]:
-    def add(fault: Fault) -> Fault:
-        FAULTS[name] = fault
-        return fault
-
-    return add
-
-
 # Redis
 
 
 @named("redis-restarted")
 def restarted(lab: Lab) -> None:
     """It stops in order in the middle of z and starts with its file."""
-    with _slow(lab, "stage z"):
+    with slowly(lab, "stage z"):
         edit_id = lab.post()
         lab.lane.stack.redis.stop()
         lab.lane.stack.redis.start()
@@ -101,7 +37,7 @@ def restarted(lab: Lab) -> None:
 @named("redis-wiped")
 def wiped(lab: Lab) -> None:
     """FLUSHALL in the middle of z."""
-    with _slow(lab, "stage z"):
+    with slowly(lab, "stage z"):
         edit_id = lab.post()
         with lab.redis() as redis:
             redis.flushall()
@@ -109,7 +45,7 @@ def wiped(lab: Lab) -> None:
 
 
 def _out(lab: Lab, seconds: float) -> None:
-    with _slow(lab, "stage z"):
+    with slowly(lab, "stage z"):
         running = lab.post()
         lab.lane.stack.redis.kill()
         accepted = lab.post()
@@ -225,7 +161,7 @@ def read_only_disk(lab: Lab) -> None:
 @named("disk-slow")
 def slow_disk(lab: Lab) -> None:
     """Every write of the worker takes 0.2 s more."""
-    with _slow(lab, "worker write"):
+    with slowly(lab, "worker write"):
         lab.commits()
 
 
@@ -260,7 +196,7 @@ def full_tmpfs(lab: Lab) -> None:
 
 
 def _clock(lab: Lab, seconds: float) -> None:
-    with _slow(lab, "stage z"):
+    with slowly(lab, "stage z"):
         edit_id = lab.post()
         (lab.home / CLOCK).write_text(str(seconds))
         time.sleep(1)
@@ -330,7 +266,7 @@ def two_editors(lab: Lab) -> None:
     stack = lab.lane.stack
     stack.engine = stack._run("worker", log="second")
     stack.until(lambda: len(stack.statuses()) == 2, "both workers")
-    with _slow(lab, "stage z"):
+    with slowly(lab, "stage z"):
         edits = [lab.post() for _ in range(3)]
         lab.lane.until(lambda: [one for one in stack.statuses() if one.edit], "an edit", 60)
         fuse.lay(lab.home, "stage z", "kill", pid=0)
@@ -375,30 +311,3 @@ def _taken_over(lab: Lab) -> int:
 def found(program: str) -> str:
     """Its path, or its name where there is none."""
     return shutil.which(program) or program
-
-
-@contextmanager
-def _slow(lab: Lab, point: str) -> Iterator[None]:
-    """This point takes 0.2 s more, every time."""
-    fuse.lay(lab.home, point, "sleep", times=0)
-    try:
-        yield
-    finally:
-        fuse.take_away(lab.home)
-
-
-def try_fault(lane: Lane, fault: Fault, *, short: bool) -> list[str]:
-    """Have the fault on this lane, and close it; what did not hold."""
-    wrong = []
-    try:
-        fault(Lab(lane, short))
-        lane.load.stop()
-        lane.load.check()
-    except NotPossible as reason:
-        lane.load.counts[f"not tried: {reason}"] += 1
-    except Exception:  # noqa: BLE001 - whatever it is, it is a finding
-        wrong.append(traceback.format_exc()[-6_000:])
-    finally:
-        fuse.take_away(lane.stack.home)
-        lane.close()
-    return wrong + lane.load.wrong

@@ -22,7 +22,7 @@ class Forked:
 
     def __init__(self, program: str, arguments: tuple[str, ...], env: dict[str, str], log: str):
         self._process = _context.Process(
-            target=victim.begin, args=(program, arguments, env, log), daemon=True
+            target=victim.begin, args=(program, arguments, env, log, os.getpid()), daemon=True
         )
         with _starting:
             self._process.start()

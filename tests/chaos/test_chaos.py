@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import fuse
-from tests.chaos.faults import FAULTS, try_fault
+from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Lane
+from tests.chaos.lab import try_fault
 from tests.chaos.oracle import Oracle
 from tests.chaos.points import POINTS, VICTIMS, kind_of, plan
 from tests.chaos.samples import Sample, growths

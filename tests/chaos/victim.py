@@ -23,14 +23,14 @@ QUICK = {"worker.editor_lock.LOCK_SECONDS": 5.0, "worker.recovery.SWEEP_SECONDS"
 """Waiting for the dead, shortened: what is waited for stays the same."""
 
 
-def begin(program: str, arguments: Sequence[str], env: dict[str, str], log: str) -> None:
-    """Be that program, in a process that was forked for it."""
+def begin(program: str, arguments: Sequence[str], env: dict[str, str], log: str, test: int) -> None:
+    """Be that program, in a process that was forked for the process `test`."""
     os.environ.clear()
     os.environ.update(env)
     with Path(log).open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(test,), daemon=True).start()
     sys.exit(run(program, arguments))
 
 
@@ -160,11 +160,14 @@ def _around(owner: Any, name: str, watch: Watch, point: str) -> None:
     setattr(owner, name, watched)
 
 
-def _end_with(parent: int) -> None:
-    """No process outlives the test."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with(test: int) -> None:
+    """No process outlives the test. Its parent is another one, which lives as long as we do."""
+    try:
+        while True:
+            os.kill(test, 0)
+            time.sleep(0.5)
+    except ProcessLookupError:
+        os._exit(1)
 
 
 if __name__ == "__main__":
