@@ -191,6 +191,9 @@ class ErrorEvent(BaseModel):
 
     type: Literal["error"] = "error"
     problem: Problem
+    elsewhere: bool = Field(
+        default=False, description="only this worker cannot: it stops, or its device is broken"
+    )
 
 
 GenerateEvent = Annotated[

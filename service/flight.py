@@ -2,8 +2,8 @@
 
 A request of many prompts has no more rows with the engines than a batch has. Its other tasks
 follow as these end, behind what others have sent meanwhile, and each has its own time to start.
-If the worker dies that took a task, it is queued again as a task of another name, for the same
-version: what the dead one may yet write, if it only slept, goes nowhere.
+If the worker stops or dies that took a task, it is queued again as a task of another name, for the
+same version: what a dead one may yet write, if it only slept, goes nowhere.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class _Reading:
     @property
     def whole(self) -> bool:
         return self.ends >= self.task.sampling.n
+
+    def may_move(self, streamed: bool) -> bool:
+        """Whether another worker may begin it anew; not where a client would see text twice."""
+        return self.tries < MOST_TRIES and not (streamed and self.said)
 
     def take_event(self, event: EngineEvent) -> None:
         if isinstance(event, TakenEvent | StartEvent):
@@ -126,6 +130,9 @@ class Flight:
                 reading.heard = time.monotonic()
                 for entry, event in events:
                     reading.last = entry
+                    if self._moves(reading, event):
+                        await self._send_again(stream, reading, "the worker is stopping")
+                        break
                     if event is not None:
                         reading.take_event(event)
                     if event is not None and not isinstance(event, TakenEvent):
@@ -184,17 +191,22 @@ class Flight:
             try:
                 await self._engines.check_alive(reading.task, reading.worker, reading.started)
             except WorkerGone as gone:
-                if reading.tries == MOST_TRIES or (self._streamed and reading.said):
+                if not reading.may_move(self._streamed):
                     raise
-                log.warning("%s is answered by another worker: %s", reading.task.id, gone.detail)
-                await self._send_again(stream, reading)
+                await self._send_again(stream, reading, gone.detail)
 
-    async def _send_again(self, stream: str, reading: _Reading) -> None:
+    def _moves(self, reading: _Reading, event: EngineEvent | None) -> bool:
+        """Whether its worker leaves a task, and another one may have it."""
+        leaves = isinstance(event, ErrorEvent) and event.elsewhere
+        return leaves and reading.may_move(self._streamed)
+
+    async def _send_again(self, stream: str, reading: _Reading, why: str) -> None:
         """Have another worker answer from the beginning, on the same version.
 
         Raises:
             Unavailable: there is none.
         """
+        log.warning("%s is answered by another worker: %s", reading.task.id, why)
         await self._engines.require_ready()
         task = reading.task.model_copy(
             update={

@@ -153,10 +153,14 @@ class Engine:
             if request.task.id == request_id:
                 request.ended = True
 
-    def fail_all(self, error: ServiceError) -> None:
-        """End every request with this problem, and be idle after the next step."""
+    def fail_all(self, error: ServiceError, *, elsewhere: bool = False) -> None:
+        """End every request with this problem, and be idle after the next step.
+
+        Args:
+            elsewhere: another worker may answer them.
+        """
         for request in self._requests():
-            request.fail(error)
+            request.fail(error, elsewhere=elsewhere)
 
     @torch.inference_mode()
     def step(self) -> None:

@@ -134,13 +134,17 @@ class Request:
                 )
             )
 
-    def fail(self, error: ServiceError) -> None:
-        """End the whole task with a problem, unless this choice has ended."""
+    def fail(self, error: ServiceError, *, elsewhere: bool = False) -> None:
+        """End the whole task with a problem, unless this choice has ended.
+
+        Args:
+            elsewhere: another worker may answer it.
+        """
         if self.ended:
             return
         for request in self._answer.requests:
             request.ended = True
-        self._answer.sink(ErrorEvent(problem=error.problem()))
+        self._answer.sink(ErrorEvent(problem=error.problem(), elsewhere=elsewhere))
 
     @property
     def _completion_tokens(self) -> int:

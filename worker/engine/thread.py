@@ -110,7 +110,7 @@ class EngineThread:
         self._thread.start()
 
     def stop(self, grace: float = 5.0) -> None:
-        """Take nothing more, give running rows `grace` seconds to finish, end the others (503)."""
+        """Take nothing more; running rows have `grace` seconds to end, others take the rest."""
         self._grace = grace
         self._stopping.set()
         self._thread.join(grace + JOIN_MARGIN)
@@ -143,10 +143,10 @@ class EngineThread:
             deadline = time.monotonic() + self._grace
             while self._engine.busy and time.monotonic() < deadline:
                 self._cycle(taking=False)
-            self._end_all("the worker is stopping")
+            self._end_all("the worker is stopping", elsewhere=True)
         except Exception as error:
             logger.critical("the engine gives up", exc_info=True)
-            self._end_all("the engine failed")
+            self._end_all("the engine failed", elsewhere=True)
             self._on_fatal(error)
         finally:
             self._streams.close()
@@ -167,7 +167,7 @@ class EngineThread:
             if self._failures > MAX_FAILURES:
                 raise
             logger.exception("a cycle of the engine failed")
-            self._end_all("the engine failed")
+            self._end_all("the engine failed", elsewhere=False)
             time.sleep(FAILURE_PAUSE)
 
     def _take(self) -> None:
@@ -181,6 +181,7 @@ class EngineThread:
             sink = self._streams.sink(task.id, task.sampling.n)
             self._engine.submit(task, self._spans.heard(task, sink))
 
-    def _end_all(self, reason: str) -> None:
-        self._engine.fail_all(Unavailable(reason, retry_after=after.ENGINE_BUSY))
+    def _end_all(self, reason: str, *, elsewhere: bool) -> None:
+        error = Unavailable(reason, retry_after=after.ENGINE_BUSY)
+        self._engine.fail_all(error, elsewhere=elsewhere)
         self._streams.flush()

@@ -12,7 +12,15 @@ import httpx2
 import pytest
 import redis as blocking
 
-from contracts.generation import EndEvent, GenerateTask, TakenEvent, TokenEvent, Usage
+from contracts.errors import Unavailable
+from contracts.generation import (
+    EndEvent,
+    ErrorEvent,
+    GenerateTask,
+    TakenEvent,
+    TokenEvent,
+    Usage,
+)
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
 from service.flight import MOST_TRIES
 from tests.unit.service.conftest import Serve
@@ -172,6 +180,50 @@ def test_a_worker_that_only_slept_spoils_nothing(
     dying.after = wakes
     running(dying)
     assert client.post("/generate", json=ASK).json()["text"] == " Rome"
+
+
+class Stopping(Dying):
+    """Workers that are told to stop and say so."""
+
+    def __call__(self, engine: Engine, task: GenerateTask) -> None:
+        super().__call__(engine, task)
+        if len(self.tasks) <= self.deaths:
+            problem = Unavailable("the worker is stopping", retry_after=1).problem()
+            engine.emit(task, ErrorEvent(problem=problem, elsewhere=True))
+
+
+@pytest.mark.parametrize("text", ["", " Par"])
+def test_what_a_worker_leaves_when_it_stops_is_answered_by_another(
+    client: httpx2.Client, editor: Editor, redis_url: str, running: Any, text: str
+) -> None:
+    stopping = Stopping(redis_url, text=text)
+    running(stopping)
+    begun = time.monotonic()
+    answer = client.post("/generate", json=ASK)
+    assert (answer.status_code, answer.json()["text"]) == (200, " Rome")
+    assert time.monotonic() - begun < 3, "nobody waits until it is gone"
+    assert [task.version for task in stopping.tasks] == [editor.registry.versions.resolve("v0")] * 2
+
+
+def test_a_stream_that_has_text_hears_that_its_worker_stops(
+    client: httpx2.Client, editor: Editor, redis_url: str, running: Any
+) -> None:
+    stopping = Stopping(redis_url, text=" Par")
+    running(stopping)
+    events = events_of(client)
+    assert [name for name, _ in events] == ["start", "token", "error"]
+    assert json.loads(events[-1][1])["detail"] == "the worker is stopping"
+    assert len(stopping.tasks) == 1
+
+
+def test_who_stops_again_and_again_is_believed(
+    client: httpx2.Client, editor: Editor, redis_url: str, running: Any
+) -> None:
+    stopping = Stopping(redis_url)
+    stopping.deaths = 100
+    running(stopping)
+    assert client.post("/generate", json=ASK).status_code == 503
+    assert len(stopping.tasks) == MOST_TRIES
 
 
 def events_of(client: httpx2.Client) -> list[tuple[str, str]]:

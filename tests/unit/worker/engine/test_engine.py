@@ -408,7 +408,7 @@ def test_fail_all_ends_everything_at_once(llama: Stage) -> None:
     engine = llama.engine(max_batch=2)
     rows = [ask(engine, prompt, llama.base_version) for prompt in PROMPTS[:4]]
     engine.step()
-    engine.fail_all(Unavailable("stopping", retry_after=1))
+    engine.fail_all(Unavailable("stopping", retry_after=1), elsewhere=True)
     assert [row.problem.detail for row in rows if row.problem] == ["stopping"] * 4
     engine.step()
     assert not engine.busy
