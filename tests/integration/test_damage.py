@@ -29,7 +29,6 @@ from memit_core.progress import silent
 from registry import FolderStore, Registry
 from registry.checkup import examine
 from registry.repair import repair
-from service.app import create_app
 from tests.unit.memit_core.examples import HPARAMS
 from tests.unit.service.conftest import Service
 from tests.unit.worker.workshop import Workshop, fact
@@ -153,7 +152,7 @@ class Damaged:
 
     def serve(self) -> Service:
         given: dict[str, Any] = {"MEMIT_REDIS_URL": self.url, "home": self.root.parent}
-        return Service(create_app(Settings(**given)))
+        return Service(Settings(**given))
 
 
 @pytest.fixture(scope="module")

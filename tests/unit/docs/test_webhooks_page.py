@@ -35,9 +35,10 @@ def test_the_receiver_verifies_what_the_service_sends(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await names["app"](scope, receive, send)  # which needs the secret first
 
-    receiver = Service(app)
+    settings = Settings.model_validate(given)
+    receiver = Service(settings, app)  # type: ignore[arg-type]
     with (
-        serving(Settings.model_validate(given)) as url,
+        serving(settings) as url,
         httpx2.Client(base_url=url, trust_env=False) as client,
     ):
         asked = {"url": str(receiver.client.base_url.join("/memit"))}

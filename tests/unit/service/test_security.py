@@ -42,7 +42,7 @@ def client(tmp_path: Path, redis_url: str, stopping: list[Service]) -> Iterator[
     def shape(error: Any, path: str) -> JSONResponse:
         return JSONResponse({"detail": error.detail}, error.status)
 
-    service = Service(create_app(settings, [*ROUTERS, (broken, shape)]))
+    service = Service(settings, create_app(settings, [*ROUTERS, (broken, shape)]))
     yield service.client
     service.stop()
     stopping.append(service)
