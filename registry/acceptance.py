@@ -67,6 +67,10 @@ class Acceptance:
             raise InvalidRequest(f"Idempotency-Key {reason}", errors=[error])
         return standing.edit_id
 
+    def tip(self) -> int:
+        """The newest number; -1 when there is none."""
+        return self._log.tip()
+
     def since(self, number: int) -> tuple[list[str], int]:
         """Ids of the edits accepted after `number` (-1: all), in order, and the newest number."""
         entries, tip = self._log.numbered(after=number)

@@ -16,13 +16,15 @@ from registry import deciding
 from registry.acceptance import Acceptance
 from registry.describe import describe, end_of, running
 from registry.errors import BlobDamaged, BlobMissing, RecordDamaged
+from registry.recent import Recent
 from registry.records import encode_record, read_record
 from registry.sequence import SequenceLog
 from registry.store import Store
 from registry.versions import Versions
 
 _REQUESTS_CACHED = 128
-_LOGS_CACHED = 4096
+_LOGS_CACHED = 1024
+_ENDS_KEPT = 2_048
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,11 @@ class Edits:
         self._accepted = Acceptance(store)
         self._request = lru_cache(maxsize=_REQUESTS_CACHED)(self._load)
         self._log = lru_cache(maxsize=_LOGS_CACHED)(self._open)
-        self._ends: dict[str, EditEnd] = {}
+        self._ends = Recent[str, EditEnd](_ENDS_KEPT)
         self._unfinished: dict[str, None] = {}
         self._seen = -1
+        self._looked_at = -1
+        """By `place_lost`."""
         self._lock = threading.Lock()
 
     # acceptance
@@ -127,11 +131,14 @@ class Edits:
     def place_lost(self) -> list[str]:
         """Where entries of the order are lost, place anew what is not placed; the ids of that.
 
-        It completes an acceptance, so it may be done at any time and by several at once.
+        It completes an acceptance, so it may be done at any time and by several at once. Each entry
+        is looked at once.
         """
-        lost = self.unplaced() if self.damaged() else []
+        tip = self._accepted.tip()
+        lost = self.unplaced() if self.damaged(tip - self._looked_at, tip + 1) else []
         for edit_id in lost:
             self._accepted.place(edit_id)
+        self._looked_at = tip
         return lost
 
     def unfinished(self) -> list[str]:
@@ -283,7 +290,7 @@ class Edits:
             except RecordDamaged as error:
                 end = self._rebuilt_end(edit_id, error)
             if end is not None:
-                self._ends[edit_id] = end
+                self._ends.put(edit_id, end)
         return end
 
     def recorded_end(self, edit_id: str) -> EditEnd | None:
@@ -315,7 +322,7 @@ class Edits:
         if not made:
             end = self._given_up_as(edit_id, end)
         if self._store.put_if_absent(_end_key(edit_id), encode_record(end)):
-            self._ends[edit_id] = end
+            self._ends.put(edit_id, end)
         return self.end(edit_id) or end
 
     def _rebuilt_end(self, edit_id: str, lost: RecordDamaged) -> EditEnd:

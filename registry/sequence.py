@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from registry.errors import RecordDamaged
+from registry.recent import Recent
 from registry.records import encode_record, read_record
 from registry.store import Store
 
@@ -24,11 +25,14 @@ R = TypeVar("R", bound=BaseModel)
 
 logger = logging.getLogger(__name__)
 
+RECORDS_KEPT = 2_048
+"""In memory, of each log. Some logs grow for as long as the registry is used."""
+
 
 class SequenceLog(Generic[R]):
     """A log of records of one kind, numbered from `first`.
 
-    Records are immutable, so each is read once; the known tip only moves forward.
+    Records are immutable: those that were read last are kept. The known tip only moves forward.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class SequenceLog(Generic[R]):
         self._kind = kind
         self._rebuilt = rebuilt
         self._tip: int | None = None
-        self._records: dict[int, R] = {}
+        self._records = Recent[int, R](RECORDS_KEPT)
         self._named: set[int] = set()
         self._lock = threading.Lock()
 
@@ -87,7 +91,7 @@ class SequenceLog(Generic[R]):
         if record is None:
             record = self._load(number)
             if record is not None:
-                self._records[number] = record
+                self._records.put(number, record)
         return record
 
     def numbered(self, after: int | None = None) -> tuple[list[tuple[int, R]], int]:

@@ -7,6 +7,7 @@ import threading
 import pytest
 from pydantic import BaseModel
 
+from registry import sequence
 from registry.errors import RecordDamaged
 from registry.sequence import SequenceLog
 from registry.store import Store
@@ -104,3 +105,19 @@ def test_of_many_threads_every_append_finds_a_place_of_its_own(store: Store) -> 
     for name in range(threads):
         own = [text for text in texts if text.startswith(f"{name}-")]
         assert own == [f"{name}-{n}" for n in range(each)], "each thread's own order is kept"
+
+
+def test_a_log_that_grows_for_years_keeps_its_newest_records_in_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence, "RECORDS_KEPT", 10)
+    counting = CountingStore(store)
+    log = log_in(counting)
+    for number in range(30):
+        assert log.append(number, Entry(text=str(number)))
+    assert [entry.text for entry in log.all()] == [str(number) for number in range(30)]
+    counting.looks = 0
+    assert [entry.text for entry in log.all(after=19)] == [str(number) for number in range(20, 30)]
+    assert counting.looks == 1, "whether there is more"
+    assert log.read(0) == Entry(text="0"), "read again"
+    assert counting.looks == 2
