@@ -106,22 +106,25 @@ def _watch_store(watch: Watch, program: str) -> None:
     """Before a file of the registry is written, before it has its name, and after."""
     import registry.folder_store as store
 
-    write, link = store._link_new, Path.hardlink_to
+    write, link = store._link_new, store._link
 
-    def link_new(path: Path, data: bytes) -> bool:
-        kind = kind_of(str(path))
+    def link_new(folder: int, name: str, data: bytes) -> bool:
+        kind = kind_of(path_of(folder, name))
         watch.at(f"{kind} before")
         watch.at(f"{program} write")
-        won = write(path, data)
+        won = write(folder, name, data)
         watch.at(f"{kind} after")
         return won
 
-    def hardlink_to(path: Path, target: Any) -> None:
-        watch.at(f"{kind_of(str(path))} middle")
-        link(path, target)
+    def hard_link(folder: int, old: str, other: int, new: str) -> None:
+        watch.at(f"{kind_of(path_of(other, new))} middle")
+        link(folder, old, other, new)
+
+    def path_of(folder: int, name: str) -> str:
+        return f"{os.readlink(f'/proc/self/fd/{folder}')}/{name}"
 
     store._link_new = link_new
-    Path.hardlink_to = hardlink_to  # type: ignore[method-assign]
+    store._link = hard_link
 
 
 def _watch_clock(file: Path) -> None:

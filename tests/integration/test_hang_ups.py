@@ -76,6 +76,7 @@ def test_nothing_is_left_of_who_hangs_up(make_stack: Callable[..., Stack]) -> No
     lengths = [len(hang_up_after(stack, one, 10**6, reset=False)) for one in requests]
     assert min(lengths) > 500
     rest(stack)
+    stack.until(lambda: stack.http.get("/versions/active").json()["full_report"], "the full report")
     before = held(stack)
     for one, length in zip(requests, lengths, strict=True):
         for number, count in enumerate(range(0, length + EVERY, EVERY)):

@@ -15,6 +15,7 @@ from redis import Redis
 
 from contracts.keys import LOCAL, KeyRequest, Scope
 from contracts.transport import GENERATE_STREAM, output_stream
+from contracts.turns import PUT, task_key
 from tests.stack import Stack, fact
 
 pytestmark = pytest.mark.slow
@@ -127,7 +128,9 @@ JSON = {"Content-Type": "application/json"}
 def _what_nobody_can_read(stack: Stack, ask: Told) -> None:
     """Texts in records that are not as they should be, which validation quotes."""
     with Redis.from_url(stack.redis.url, decode_responses=True) as redis:
-        redis.xadd(GENERATE_STREAM, {"task": json.dumps({"prompt": PROMPT, "id": [PROMPT]})})
+        redis.xadd(output_stream("forged"), {"open": "1"})
+        forged = json.dumps({"prompt": PROMPT, "id": [PROMPT]})
+        redis.eval(PUT, 0, LOCAL, "forged", forged, 100)
         stack.until(lambda: "thrown away" in stack.log_of("worker"), "a task thrown away")
 
         stack.until(lambda: redis.xlen(GENERATE_STREAM) == 0, "an empty queue")
@@ -137,9 +140,9 @@ def _what_nobody_can_read(stack: Stack, ask: Told) -> None:
             target=ask, args=(500, "POST", "/generate"), kwargs={"json": {"prompt": PROMPT}}
         )
         failed.start()
-        rows = stack.until(lambda: redis.xrange(GENERATE_STREAM), "a task")
+        (waiting,) = stack.until(lambda: redis.keys(task_key("*")), "a task")
         event = {"event": json.dumps({"type": "token", "text": PROMPT, "choice": PROMPT})}
-        redis.xadd(output_stream(json.loads(rows[0][1]["task"])["id"]), event)
+        redis.xadd(output_stream(waiting.removeprefix(task_key(""))), event)
         failed.join()
         stack.resume(stack.worker)
     stack.until(lambda: stack.generate("x", max_tokens=1), "the worker")
