@@ -121,7 +121,7 @@ def _watch_store(watch: Watch, program: str) -> None:
         link(folder, old, other, new)
 
     def path_of(folder: int, name: str) -> str:
-        return f"{os.readlink(f'/proc/self/fd/{folder}')}/{name}"
+        return str(Path(f"/proc/self/fd/{folder}").readlink() / name)
 
     store._link_new = link_new
     store._link = hard_link
