@@ -40,9 +40,6 @@ def main() -> None:
     allow_open_files()
     # A body of millions of values is read in a third of the time: it makes no cycles to look for.
     gc.set_threshold(50_000, 20, 100)
-    # What is there by now stays: a full collection would walk over it, and every client wait.
-    gc.collect()
-    gc.freeze()
     uvicorn.Server(server_config(app, settings)).run()
 
 
