@@ -24,6 +24,7 @@ from rq.serializers import JSONSerializer
 from contracts.settings import Settings
 from contracts.transport import EDIT_QUEUE, rebuild_job
 from memit_core.loading import LoadedModel
+from registry.errors import RegistryError
 from registry.folder_store import FolderStore
 from registry.registry import Registry
 from worker.changes import Changes
@@ -61,10 +62,8 @@ class WorkerProcess:
         self._redis = Redis.from_url(settings.redis(), health_check_interval=30)
         self._changes = Changes(settings.poll_seconds)
         self._settings = settings
-        store = FolderStore(settings.registry_path)
-        registry = self._registry = Registry(store)
-        if removed := store.remove_temporary(TEMPORARY_SECONDS):
-            log.info("%d temporary files of killed writers are deleted", len(removed))
+        self._store = FolderStore(settings.registry_path)
+        registry = self._registry = Registry(self._store)
         deltas = Deltas(registry.blobs)
         self._editing: Editing | None = None
         self._engine: EngineThread | None = None
@@ -111,6 +110,7 @@ class WorkerProcess:
                 self._starting.finish()
                 self.stopping.wait()
             else:
+                threading.Thread(target=self._tidy, name="tidy", daemon=True).start()
                 self._editing.work(
                     self.id,
                     self.stopping,
@@ -125,6 +125,16 @@ class WorkerProcess:
                 self._engine.stop()
             heart.join(timeout=5)
             log.info("worker %s stopped", self.id)
+
+    def _tidy(self) -> None:
+        """Beside the start, which a large registry would delay, and a read-only one prevent."""
+        try:
+            removed = self._store.remove_temporary(TEMPORARY_SECONDS)
+        except RegistryError as error:
+            log.warning("temporary files of killed writers stay: %s", error)
+            return
+        if removed:
+            log.info("%d temporary files of killed writers are deleted", len(removed))
 
     def _generating(self) -> bool:
         return self._engine is not None and self._engine.status().running > 0

@@ -28,7 +28,8 @@ def test_a_pinned_version_is_solved_again(
         file.write_bytes(b"of a killed writer")
         os.utime(file, (time.time() - age,) * 2)
     stack = make_stack(apart=apart, max_resident_versions=1)
-    assert [file.exists() for file in left] == [False, True]
+    stack.until(lambda: not left[0].exists(), "the old temporary file's end")
+    assert left[1].exists()
     old = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})["version"]
     body = {"prompt": PROMPT, "max_tokens": 8, "version": old}
     text = stack.http.post("/generate", json=body).json()["text"]
