@@ -8,6 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from contracts.chats import Message
 from contracts.limits import MAX_CHAT_MESSAGES, MAX_PROMPT_CHARS
+from contracts.refusal import refusal
 
 CHAT_EXAMPLE: list[Any] = [{"role": "user", "content": "Where is the Eiffel Tower?"}]
 
@@ -15,7 +16,7 @@ CHAT_EXAMPLE: list[Any] = [{"role": "user", "content": "Where is the Eiffel Towe
 def not_blank(text: str) -> str:
     """The text; ValueError if it is nothing but blanks."""
     if not text.strip():
-        raise ValueError("must not be blank")
+        raise refusal("must not be blank")
     return text
 
 
@@ -35,7 +36,7 @@ class ChatMessage(Message):
 
 def _ends_with_the_user(messages: list[ChatMessage]) -> list[ChatMessage]:
     if messages[-1].role != "user":
-        raise ValueError(f"must end with the user's turn, ends with the {messages[-1].role}'s")
+        raise refusal(f"must end with the user's turn, ends with the {messages[-1].role}'s")
     return messages
 
 

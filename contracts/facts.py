@@ -25,6 +25,7 @@ from contracts.limits import (
     MAX_SUBJECT_CHARS,
     MAX_TARGET_CHARS,
 )
+from contracts.refusal import refusal
 
 SLOT = "{}"
 LITERAL = "{{}}"
@@ -44,7 +45,7 @@ def _parts(prompt: str) -> list[str]:
 def _one_slot(prompt: str) -> str:
     slots = len(_parts(prompt)) - 1
     if slots != 1:
-        raise ValueError(
+        raise refusal(
             f"must contain exactly one {{}} where the subject goes, found {slots}; write {LITERAL} "
             "for a {} that is no slot"
         )

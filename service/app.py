@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from contracts import tracing
@@ -166,6 +167,7 @@ def _async_redis(url: str) -> aioredis.Redis:
         decode_responses=True,
         encoding_errors="replace",  # what is no text is refused where it is read
         max_connections=CONNECTIONS,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=ANSWER_SECONDS,
         retry=AsyncRetry(ConstantBackoff(REDIS_PAUSE_SECONDS), REDIS_TRIES),

@@ -25,9 +25,12 @@ class _Known:
     until: float
     """Monotonic seconds; then it is looked at again."""
 
+    def is_fresh(self) -> bool:
+        return self.revoked or time.monotonic() < self.until
+
 
 class Keyring:
-    """Keys that were shown to this process; blocking, from any thread."""
+    """Keys that were shown to this process, from any thread."""
 
     def __init__(self, keys: Keys, settings: Settings) -> None:
         self._keys = keys
@@ -36,8 +39,16 @@ class Keyring:
         self._known: dict[str, _Known] = {}
         self._open_until = 0.0
 
+    def remembers(self, authorization: str | None) -> bool:
+        """Whether `principal` has its answer in memory, so that it does not block."""
+        if self._never or time.monotonic() < self._open_until:
+            return True
+        _, key_id = _shown(authorization or "")
+        known = self._known.get(key_id or "")
+        return known is not None and known.is_fresh()
+
     def principal(self, authorization: str | None) -> Principal:
-        """Who sends this `Authorization` header.
+        """Who sends this `Authorization` header; blocks unless it `remembers`.
 
         Raises:
             Unauthorized: a key is needed, and this is none that is valid.
@@ -47,9 +58,7 @@ class Keyring:
             return ANYBODY
         if authorization is None:
             raise Unauthorized(f"a key is required; {HOW}")
-        scheme, _, key = authorization.strip().partition(" ")
-        key = key.strip()
-        key_id = key_id_of(key) if scheme.lower() == "bearer" else None
+        key, key_id = _shown(authorization)
         known = None if key_id is None else self._look(key_id)
         if known is None or not opens(known.record, key):
             raise Unauthorized(NOT_VALID)
@@ -73,12 +82,19 @@ class Keyring:
 
     def _look(self, key_id: str) -> _Known | None:
         known = self._known.get(key_id)
-        now = time.monotonic()
-        if known is not None and (known.revoked or now < known.until):
+        if known is not None and known.is_fresh():
             return known
+        until = time.monotonic() + RECHECK_SECONDS
         record = known.record if known is not None else self._keys.get(key_id)
         if record is None:
             return None
-        found = _Known(record, self._keys.revoked(key_id), now + RECHECK_SECONDS)
+        found = _Known(record, self._keys.revoked(key_id), until)
         self._known[key_id] = found
         return found
+
+
+def _shown(authorization: str) -> tuple[str, str | None]:
+    """A header's key, and the id in it if it is of the form of one."""
+    scheme, _, key = authorization.strip().partition(" ")
+    key = key.strip()
+    return key, key_id_of(key) if scheme.lower() == "bearer" else None

@@ -152,6 +152,9 @@ def install(app: FastAPI, max_body_bytes: int, shapes: dict[str, ErrorShape]) ->
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
+        # The frame that raised it holds it, and it that frame: thousands of errors would stay
+        # until a full collection of the garbage, for which every client waits.
+        error.__traceback__ = None
         return answer(request, _from_validation(error.errors()))
 
     @app.exception_handler(HTTPException)

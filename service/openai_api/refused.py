@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
+
+from contracts.refusal import refusal
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -77,7 +79,7 @@ def supported_only(body: Any) -> Any:
     given = without_nulls(body)
     wrong = [
         InitErrorDetails(
-            type=PydanticCustomError("value_error", "{error}", {"error": REFUSED[name].reason}),
+            type=refusal(REFUSED[name].reason),
             loc=(name,),
             input=value,
         )
