@@ -10,6 +10,7 @@ import time
 from argparse import ArgumentParser
 from collections import Counter
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Soak:
         self.edits: list[str] = []
         self.kills: Counter[str] = Counter()
         self.did: Counter[str] = Counter()
+        self.failed: list[str] = []
+        """Edits that were not committed, and why."""
         self.wrong: list[str] = []
 
     @property
@@ -155,6 +158,11 @@ class Soak:
                 lambda edit_id=edit_id: registry.edits.recorded_end(edit_id), edit_id
             )
             self.did[f"edits {end.state.value}"] += 1
+            if end.problem is not None:
+                # A fact may be taken back twice before the first of both is done.
+                self.failed.append(f"{edit_id}: {end.problem.detail}")
+                if end.problem.status != HTTPStatus.CONFLICT:
+                    self.wrong.append(self.failed[-1])
         self.load.check()
         self._sample()
         self.wrong += self.load.wrong
@@ -201,12 +209,14 @@ def draw(samples: list[Sample], file: Path) -> None:
             if life:
                 color = f"C{PROCESSES.index(life[0].process)}"
                 values = [getattr(s, measure) for s in life]
-                axis.plot([s.at / 60 for s in life], values, color=color, marker=".")
+                minutes = [s.at / 60 for s in life]
+                axis.plot(minutes, values, color=color, marker=".", label=life[0].process)
         axis.set_ylabel(measure)
         axis.set_ylim(bottom=0)
-    axes[0].set_title(", ".join(f"C{i}: {name}" for i, name in enumerate(PROCESSES)))
+    lines = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(lines.values(), lines.keys(), loc="upper center", ncols=len(lines), frameon=False)
     axes[-1].set_xlabel("minutes")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(file)
 
 
@@ -217,6 +227,7 @@ def report(soak: Soak, found: list[Growth], folder: Path) -> None:
         "did": soak.did,
         "kills": soak.kills,
         "answers": soak.load.counts,
+        "failed": soak.failed,
         "wrong": soak.wrong,
         "growth": [one.record for one in found],
         "samples": [one.record for one in soak.samples],
@@ -249,6 +260,8 @@ def main() -> int:
     if not found:
         say("no process lived long enough for a fit: take at least 30 minutes")
     say(f"answers {dict(soak.load.counts)}; {dict(soak.did)}; killed {dict(soak.kills)}")
+    for text in soak.failed:
+        say(f"failed {text}")
     for text in soak.wrong:
         say(f"WRONG {text}")
     say(f"{asked.out}/soak.json, {asked.out}/soak.png")
