@@ -31,7 +31,7 @@ def collect_little_by_little() -> None:
     """Look for garbage often and in few objects: while one looks, every client waits."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(1_000, 10, 10)
+    gc.set_threshold(1_000, 10, 100)
 
 
 def main() -> None:
