@@ -25,7 +25,7 @@ def test_what_presets_say_of_a_method_it_takes(any_editor: Editor, name: str, me
     rest = {key: value for key, value in found.items() if key not in deep}
     options = METHODS[method](any_editor).options([], rest)
     assert {key: options[key] for key in rest} == rest
-    depth = preset["match"]["num_hidden_layers"] if "num_hidden_layers" in preset["match"] else 48
+    depth = preset["match"].get("num_hidden_layers", 48)
     for layers in deep.values():
         assert all(0 <= one < depth for one in (layers if isinstance(layers, list) else [layers]))
 
