@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -25,9 +26,23 @@ class EvalOptions:
     batch: Annotated[
         str,
         typer.Option(
-            metavar="all|K", help="Records written at once, always into the unedited model."
+            metavar="all|K", help="Records written at once, each batch into the unedited model."
         ),
     ] = "all"
+    in_a_row: Annotated[
+        bool,
+        typer.Option(
+            "--in-a-row",
+            help="Write each batch upon those before, and measure all records at the end.",
+        ),
+    ] = False
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="memit, rome, ft, alphaedit or ultraedit.")
+    ] = "memit"
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the method; may be given several times."),
+    ] = None
     model: Annotated[
         str | None, typer.Option(help="Model folder or hub name, instead of the default model.")
     ] = None
@@ -60,6 +75,24 @@ class EvalOptions:
         if not self.batch.isascii() or not self.batch.isdigit() or int(self.batch) < 1:
             raise CommandFailed(f"--batch must be all or a number from 1, got {self.batch!r}")
         return int(self.batch)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The method's options by name.
+
+        Raises:
+            CommandFailed: one is not a name and a JSON value.
+        """
+        given = {}
+        for text in self.option or ():
+            name, _, value = text.partition("=")
+            try:
+                given[name] = jsonlib.loads(value)
+            except ValueError:
+                raise CommandFailed(
+                    f"--option must be NAME=VALUE with a number or a list, got {text!r}"
+                ) from None
+        return given
 
     @property
     def generated(self) -> int:

@@ -67,6 +67,9 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
     )
     measures = Options(
         batch=options.batch_size,
+        in_a_row=options.in_a_row,
+        method=_method(options.method),
+        given=options.given,
         generations=options.generated,
         held_out=None if options.text is None else _text(options.text),
         documents=[text for texts in references.values() for text in texts],
@@ -84,6 +87,7 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
         editor,
         dataset=_dataset_json(options, dataset, result),
         batch=options.batch_size or "all",
+        in_a_row=options.in_a_row,
         seed=options.seed,
         seconds={**clock.seconds, **result.seconds},
         peak_memory_bytes=peak_memory(editor.loaded.device),
@@ -94,6 +98,14 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
     if options.chart is not None:
         _draw(options.chart, options.dataset, result, editor)
     return report
+
+
+def _method(name: str) -> str:
+    from memit_core.methods import METHODS
+
+    if name not in METHODS:
+        raise CommandFailed(f"--method must be one of {', '.join(METHODS)}, got {name!r}")
+    return name
 
 
 def _need_for_generations(generations: int, records: list[Record]) -> None:

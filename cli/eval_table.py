@@ -62,6 +62,9 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     memory = report["peak_memory_bytes"]
     peak = "" if memory is None else f"; peak memory {memory / MEBIBYTE:,.0f} MiB"
     yield f"{facts} facts: {stages}{peak}"
+    method = report["method"]
+    upon = ", batch upon batch" if report["in_a_row"] else ""
+    yield f"written by {method['name']}{upon}, {method['seconds_per_fact']:.2f} s a fact"
 
 
 def _cell(summary: dict[str, Any], name: str) -> str:

@@ -82,15 +82,27 @@ class Editor:
         self.corpus = default_corpus() if corpus is None else corpus
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.max_tokens = max_tokens
+        self._preparing: dict[str, Any] = {
+            "z_dtype": z_dtype,
+            "scratch": scratch,
+            "save_seconds": save_seconds,
+        }
         self.preparation = Preparation(
-            loaded,
-            self.hparams,
-            self.corpus,
-            self.cache,
-            z_dtype=z_dtype,
-            scratch=scratch,
-            save_seconds=save_seconds,
+            loaded, self.hparams, self.corpus, self.cache, **self._preparing
         )
+
+    def with_hparams(self, hparams: HParams) -> Editor:
+        """An editor of the same base with other hyperparameters, which shares what serves both."""
+        other = Editor(
+            self.loaded,
+            hparams,
+            corpus=self.corpus,
+            cache=self.cache,
+            max_tokens=self.max_tokens,
+            **self._preparing,
+        )
+        other.preparation.reuse(self.preparation)
+        return other
 
     @cached_property
     def advice(self) -> str | None:
@@ -201,11 +213,7 @@ class Editor:
         """
         if not groups:
             return {}
-        targets = self.targets(groups, progress)
-        bad = [g.subject for g, t in zip(groups, targets, strict=True) if not t.finite]
-        if bad:
-            raise NonFinite("z", bad)
-        z = torch.stack([target.z for target in targets]).double().T
+        z = stacked(groups, self.targets(groups, progress))
         prepared = self.prepare(progress)
         hparams = self.hparams_of(groups, mom2_update_weight)
         return Insertion(self.loaded, prepared, hparams, groups, z).run(progress)
@@ -240,6 +248,18 @@ class Editor:
             *self._carried,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def stacked(groups: Sequence[Group], targets: Sequence[Target]) -> torch.Tensor:
+    """z of all groups, [d, groups] float64.
+
+    Raises:
+        NonFinite: one is not finite; names the subjects.
+    """
+    bad = [g.subject for g, t in zip(groups, targets, strict=True) if not t.finite]
+    if bad:
+        raise NonFinite("z", bad)
+    return torch.stack([target.z for target in targets]).double().T
 
 
 def _decode_target(data: bytes) -> Target:

@@ -19,11 +19,11 @@ from memit_core.loading import LoadedModel
 from memit_core.model import Model
 from memit_core.prepare import Prepared
 from memit_core.progress import ProgressCallback
-from memit_core.solve import Solver
+from memit_core.solve import KeySolver
 from memit_core.target_scores import score_targets
 from memit_core.tokens import contexts_of, prefixed
 from memit_core.views import cast_view, set_weight
-from memit_core.weights import Delta, Solved, served_weight, smallest
+from memit_core.weights import Delta, Solved, served_weight, smallest, summed
 
 MOST_MISSED = 0.5
 """Missed groups, relative to the width of the keys, that weights can still help: more than these
@@ -31,13 +31,14 @@ are more than a layer holds apart, and what one gains the others lose."""
 
 
 class Insertion:
-    """One set of groups, written into one base.
+    """One set of groups, written into one base, or upon changes of it.
 
     Args:
         prepared: of this base.
         hparams: with the λ that these groups are written with.
         groups: in the canonical order of `group_facts`.
         z: [d, groups] float64.
+        upon: what was written before, by module path; nothing above the last edited layer.
     """
 
     def __init__(
@@ -47,14 +48,17 @@ class Insertion:
         hparams: HParams,
         groups: Sequence[Group],
         z: torch.Tensor,
+        upon: Solved | None = None,
     ) -> None:
         self._loaded, self._prepared, self._hparams = loaded, prepared, hparams
         self._groups, self._z = groups, z
+        self._upon: Solved = upon or {}
         self._first: dict[int, LayerInputs] = {}
         """By layer, of the first round."""
 
     def run(self, progress: ProgressCallback) -> dict[str, Delta]:
-        """The changes that write the groups, by module path, the lowest layer first.
+        """The changes of the base that write the groups, by module path, the lowest layer first;
+        those before among them.
 
         Raises:
             NonFinite: a key or an update is not finite.
@@ -84,12 +88,12 @@ class Insertion:
         where a norm follows the projection, what moves the states so through it.
         The keys are those of the first time: another weight of some facts hardly moves them.
         """
-        hp, model = self._hparams, self._loaded.runnable()
+        hp, model = self._hparams, edited(self._loaded, self._upon)
         contexts = self._prepared.contexts
         if self._first:
             contexts = contexts[:1]
         walk = KeyWalk(model, self._groups, contexts, hp.layers[-1])
-        solved: dict[str, Delta] = {}
+        solved: dict[str, Delta] = dict(self._upon)
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
@@ -99,7 +103,7 @@ class Insertion:
             residual = self._before_norm(layer, now, (self._z - now.states) / (len(hp.layers) - i))
             right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
-            solved[path] = smallest(residual, right)
+            solved[path] = summed(self._upon.get(path), smallest(residual, right))
             _change(model, self._loaded, path, solved[path])
         return solved
 
@@ -112,7 +116,7 @@ class Insertion:
         return needed(carry, norm, inputs, residual.T).T
 
     def _solved_keys(
-        self, solver: Solver, inputs: LayerInputs, weights: torch.Tensor
+        self, solver: KeySolver, inputs: LayerInputs, weights: torch.Tensor
     ) -> torch.Tensor:
         """X [m, groups] float64 of the weighted least squares, so that ΔW = R Xᵀ for residuals R.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
 from memit_core.precision import fast_decoder, z_dtype
 from memit_core.progress import ProgressCallback, silent
-from memit_core.solve import Solver
+from memit_core.solve import KeySolver, Solver
 from memit_core.templates import decode_contexts, encode_contexts, sample_contexts
 from memit_core.word_ends import word_ends
 
@@ -30,7 +31,7 @@ class Prepared:
     """Context prefixes, the empty one first."""
     covariance: dict[int, torch.Tensor]
     """C by layer, [m, m] float32."""
-    solvers: dict[int, Solver]
+    solvers: Mapping[int, KeySolver]
     """By layer; a solver keeps the factor of its C once it is made."""
     decoders: tuple[Decoder, Decoder]
     """The base in its own precision, and its upper blocks in that of the z optimisation."""

@@ -34,7 +34,8 @@ GUESSED_WEIGHT_NORM = 0.015
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """Every preset by name: `source`, `match` (config fields) and `hparams`."""
+    """Every preset by name: `source`, `match` (config fields), `hparams`, and under `methods` what
+    other editing methods take, each with its `source`."""
     folder = resources.files("memit_core") / "presets"
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
     return {f.name.removesuffix(".json"): json.loads(f.read_text()) for f in found}
@@ -46,6 +47,15 @@ def preset_of(config: Any) -> str | None:
         if all(getattr(config, key, None) == value for key, value in preset["match"].items()):
             return name
     return None
+
+
+def method_options(config: Any, method: str) -> dict[str, Any]:
+    """What the preset of a transformers config says of another editing method; empty if nothing."""
+    name = preset_of(config)
+    if name is None:
+        return {}
+    found: dict[str, dict[str, Any]] = presets()[name].get("methods", {})
+    return {key: value for key, value in found.get(method, {}).items() if key != "source"}
 
 
 def guess(structure: Structure) -> HParams:

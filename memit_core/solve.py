@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
@@ -12,6 +13,17 @@ RIDGE = 1e-9
 """Relative to the mean of the diagonal: keeps the Cholesky of a nearly singular C possible."""
 WOODBURY_SHARE = 0.5
 """Up to so many keys, relative to their width m, the factor of λC is used."""
+
+
+class KeySolver(Protocol):
+    """Solved keys X of one layer, so that ΔW = R Xᵀ writes the residuals R."""
+
+    def solve(self, keys: torch.Tensor, mom2_update_weight: float) -> torch.Tensor:
+        """K [m, n] and λ → X [m, n], float64 on the CPU.
+
+        Raises:
+            NonFinite: K holds NaN or infinity.
+        """
 
 
 class Solver:

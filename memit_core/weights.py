@@ -80,6 +80,17 @@ def smallest(left: torch.Tensor, right: torch.Tensor) -> Delta:
     return LowRank(left, right) if r * (d + m) < d * m else Dense(left @ right.T)
 
 
+def summed(first: Delta | None, second: Delta) -> Delta:
+    """Both changes of one matrix together; of two in factors, in factors while that is smaller."""
+    if first is None:
+        return second
+    if isinstance(first, LowRank) and isinstance(second, LowRank):
+        left = torch.cat([first.left, second.left], dim=1)
+        return smallest(left, torch.cat([first.right, second.right], dim=1))
+    here = torch.device("cpu")
+    return Dense(first.matrix(here) + second.matrix(here))
+
+
 def encode_delta(delta: Delta) -> bytes:
     """The delta as a safetensors file."""
     if isinstance(delta, LowRank):

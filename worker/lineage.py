@@ -21,6 +21,7 @@ from memit_core.errors import MemitError
 from memit_core.hparams import HParams, from_dict
 from memit_core.loading import LoadedModel
 from memit_core.methods import Method
+from memit_core.revision import METHOD
 from memit_core.software import software
 from memit_core.transformers_internals import tokenizer_json
 from registry.errors import RecordDamaged
@@ -57,6 +58,13 @@ def begun_with(registry: Registry, base: str) -> HParams | None:
     first = registry.versions.oldest()[1]
     if first.base != base:
         return None
+    if not _holds_hparams(first):
+        log.error(
+            "v0 is lost: the hyperparameters are the preset's, if --hparams gives no others; those "
+            "of %s are with each version",
+            first.method,
+        )
+        return None
     if first.seq > 0:
         log.error(
             "v0 is lost: the hyperparameters are those of version %d, with the λ of its edit "
@@ -64,6 +72,11 @@ def begun_with(registry: Registry, base: str) -> HParams | None:
             first.seq,
         )
     return _hparams_of(first)
+
+
+def _holds_hparams(first: VersionManifest) -> bool:
+    """v0 has the editor's hyperparameters, whatever the method; a version has its method's."""
+    return first.seq == 0 or first.method == METHOD
 
 
 def _hparams_of(first: VersionManifest) -> HParams:
@@ -159,6 +172,8 @@ def _check(first: VersionManifest, editor: Editor, method: Method) -> None:
             f"start with MEMIT_METHOD={first.method}, or with another --home"
         )
     _check_base(first, editor.loaded)
+    if not _holds_hparams(first):
+        return
     ours, theirs = editor.hparams.as_dict(), _hparams_of(first).as_dict()
     told = {*ours, *theirs} - (LAMBDA if first.seq > 0 else set())
     differing = sorted(k for k in told if ours.get(k) != theirs.get(k))

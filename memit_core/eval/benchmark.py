@@ -3,15 +3,16 @@
     editor = Editor(load_model())
     result = run(editor, COUNTERFACT, COUNTERFACT.read(Path("counterfact.json")))
 
-Weights are a function of the base and the facts, so batches do not build upon each other: each is
-written into the unedited model and measured there, as the official code does with --num_edits.
+Batches do not build upon each other unless they are asked to: each is written into the unedited
+model and measured there, as the official code does with --num_edits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from memit_core.edit import Editor
 from memit_core.eval.costs import Stopwatch
@@ -21,8 +22,10 @@ from memit_core.eval.measures import Measures
 from memit_core.eval.records import Record, without_conflicts
 from memit_core.eval.summary import Summary, summarise
 from memit_core.evaluate import CONTROL_CHARS
-from memit_core.facts import group_facts
+from memit_core.facts import Fact
 from memit_core.held_out import HeldOutText, TextScore
+from memit_core.methods import METHODS, Memit
+from memit_core.methods.writer import writer_of
 from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
 
@@ -35,6 +38,12 @@ class Options:
 
     batch: int | None = None
     """Records written at once; None writes all of them."""
+    in_a_row: bool = False
+    """Whether each batch is written upon those before, and all records are measured at the end."""
+    method: str = Memit.name
+    """By its name in `METHODS`."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the method, by its names; the others are its own to choose."""
     generations: int = GENERATIONS
     """Records, from the first, of which free generations are made; 0 makes none."""
     held_out: str | None = None
@@ -56,6 +65,18 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class WrittenBy:
+    """What wrote the facts."""
+
+    name: str
+    revision: int
+    ordered: bool
+    """Whether the order of the facts makes a difference to their weights."""
+    options: Mapping[str, Any]
+    """Those of the last batch."""
+
+
+@dataclass(frozen=True)
 class Result:
     """Everything measured, in the units of `Measures`."""
 
@@ -72,8 +93,14 @@ class Result:
     """Mean over batches of the mean KL(edited || base) per token, in nats."""
     generated: int
     """Records with free generations."""
+    method: WrittenBy
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage: prepare, z, insert, evaluate, generate."""
+
+    @property
+    def seconds_per_fact(self) -> float:
+        """Of writing alone, once all is prepared."""
+        return (self.seconds.get("z", 0.0) + self.seconds["insert"]) / len(self.measured)
 
 
 def run(
@@ -97,7 +124,7 @@ def run(
     batches = [kept[start : start + size] for start in range(0, len(kept), size)]
     bench = _Bench(editor, dataset, kept, chosen, progress)
     before = bench.measure(editor.base, kept, "before")
-    after, texts = bench.written(batches)
+    after, texts = bench.in_a_row(batches) if chosen.in_a_row else bench.written(batches)
     numbers = [number for number, batch in enumerate(batches) for _ in batch]
     rows = zip(kept, numbers, before, after, strict=True)
     ratio = fmean(text.perplexity / bench.base_text.perplexity for text in texts)
@@ -110,6 +137,7 @@ def run(
         perplexity_ratio=ratio,
         kl=fmean(text.kl for text in texts),
         generated=bench.generations.count,
+        method=bench.written_by,
         seconds=bench.clock.seconds,
     )
 
@@ -129,6 +157,9 @@ class _Bench:
         self.dataset = dataset
         self.progress = progress
         self.clock = Stopwatch()
+        self.method = METHODS[options.method](editor)
+        self.given = options.given
+        self.written_by = self._told(self.method.options([], self.given))
         self.generations = GenerationScores(
             records[: options.generations], options.documents, options.seed
         )
@@ -155,25 +186,58 @@ class _Bench:
         self, batches: Sequence[Sequence[Record]]
     ) -> tuple[list[Measures], list[TextScore]]:
         """Every record on the weights that its batch was written into; the text on each of them."""
-        with self.clock.stage("prepare"):
-            self.editor.prepare(self.progress)
+        self._prepare()
         several = len(batches) > 1
         inner = silent if several else self.progress
         measures, texts = [], []
         for number, batch in enumerate(batches):
             if several:
                 self.progress("batches", number, len(batches))
-            groups = group_facts(dict.fromkeys(record.request for record in batch))
+            facts = facts_of(batch)
             with self.clock.stage("z"):
-                self.editor.targets(groups, inner)
+                self.method.unwritable(facts, inner)
             with self.clock.stage("insert"):
-                model = self.editor.model_with(self.editor.solve(groups, inner))
+                options = self.method.options(facts, self.given)
+                model = self.editor.model_with(self.method.solve(facts, options, inner))
+            self.written_by = self._told(options)
             measures += self.measure(model, batch, "after", inner)
             with self.clock.stage("evaluate"):
                 texts.append(self.text.score(model))
         if several:
             self.progress("batches", len(batches), len(batches))
         return measures, texts
+
+    def in_a_row(
+        self, batches: Sequence[Sequence[Record]]
+    ) -> tuple[list[Measures], list[TextScore]]:
+        """Every record, and the text, on the weights that all batches were written into in turn."""
+        self._prepare()
+        writer = writer_of(self.method, self.given)
+        facts: list[Fact] = []
+        with self.clock.stage("insert"):
+            for number, batch in enumerate(batches):
+                self.progress("batches", number, len(batches))
+                facts += facts_of(batch)
+                solved = writer.write(facts_of(batch), silent)
+            self.progress("batches", len(batches), len(batches))
+            model = self.editor.model_with(solved)
+        self.written_by = self._told(self.method.options(facts, self.given))
+        measures = self.measure(model, [one for batch in batches for one in batch], "after")
+        with self.clock.stage("evaluate"):
+            return measures, [self.text.score(model)]
+
+    def _prepare(self) -> None:
+        with self.clock.stage("prepare"):
+            self.method.prepare(self.progress)
+
+    def _told(self, options: Mapping[str, Any]) -> WrittenBy:
+        method = self.method
+        return WrittenBy(method.name, method.revision, method.ordered, options)
+
+
+def facts_of(records: Sequence[Record]) -> list[Fact]:
+    """What is written for these records, each fact once."""
+    return list(dict.fromkeys(record.request for record in records))
 
 
 def _named(progress: ProgressCallback, when: str) -> ProgressCallback:

@@ -31,6 +31,7 @@ def as_json(result: Result, editor: Editor, **details: Any) -> dict[str, Any]:
             "device": str(loaded.device),
             "dtype": loaded.dtype_name,
         },
+        "method": asdict(result.method) | {"seconds_per_fact": result.seconds_per_fact},
         "hparams": editor.hparams.as_dict(),
         "before": summary_json(result.before),
         "after": summary_json(result.after),

@@ -21,6 +21,7 @@ class Memit:
 
     name = METHOD
     revision = METHOD_REVISION
+    ordered = False
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
@@ -44,14 +45,7 @@ class Memit:
 
     def unwritable(self, facts: Sequence[Fact], progress: ProgressCallback) -> Collection[Fact]:
         """Facts of a subject whose z is not finite."""
-        groups = group_facts(facts)
-        targets = self._editor.targets(groups, progress)
-        return {
-            fact
-            for group, target in zip(groups, targets, strict=True)
-            if not target.finite
-            for fact in group.facts
-        }
+        return unwritable(self._editor, facts, progress)
 
     def solve(
         self, facts: Sequence[Fact], options: Mapping[str, Any], progress: ProgressCallback
@@ -63,3 +57,17 @@ class Memit:
     def digest(self, facts: Sequence[Fact], options: Mapping[str, Any]) -> str:
         """See `Editor.solution_digest`."""
         return self._editor.solution_digest(group_facts(facts), from_dict(dict(options)))
+
+
+def unwritable(
+    editor: Editor, facts: Sequence[Fact], progress: ProgressCallback
+) -> Collection[Fact]:
+    """Facts of a subject whose z, of this editor, is not finite."""
+    groups = group_facts(facts)
+    targets = editor.targets(groups, progress)
+    return {
+        fact
+        for group, target in zip(groups, targets, strict=True)
+        if not target.finite
+        for fact in group.facts
+    }

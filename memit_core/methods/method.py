@@ -13,8 +13,7 @@ from memit_core.weights import Delta
 class Method(Protocol):
     """Writes facts into one base model, which it leaves as it is.
 
-    What it gives is a function of the base, the facts as a set, and the options: then the same live
-    facts are the same weights in any order and after any history.
+    What it gives is a function of the base, the facts and the options, whatever was solved before.
     """
 
     @property
@@ -24,6 +23,15 @@ class Method(Protocol):
     @property
     def revision(self) -> int:
         """Raised when the same facts and options give other changes."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the changes depend on the order of the facts.
+
+        Where they do not, the same live facts are the same weights in any order and after any
+        history. Where they do, facts are written in the order of the ledger: a fact that comes is
+        the last, and one that goes leaves the others in their order.
+        """
 
     def prepare(self, progress: ProgressCallback) -> Mapping[str, str]:
         """Make what every solution needs, unless it is there.

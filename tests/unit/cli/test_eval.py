@@ -240,3 +240,47 @@ def test_the_command_line_starts_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        ("memit", "mom2_update_weight", 30.0),
+        ("rome", "layer", 2),
+        ("ft", "lr", 0.001),
+        ("alphaedit", "L2", 0.5),
+        ("ultraedit", "layers", [1, 2]),
+    ],
+)
+def test_a_method_by_its_name_with_an_option(
+    memit_eval: Eval, tmp_path: Path, method: str, option: str, value: Any
+) -> None:
+    report = tmp_path / "report.json"
+    given = f"--option={option}={json.dumps(value)}"
+    asked = ["--batch=2", "--in-a-row", f"--method={method}", given, f"--json={report}"]
+    result = memit_eval("zsre", "questions.json", *asked)
+    assert result.exit_code == 0, result.output
+    told = json.loads(report.read_text())
+    assert told["method"]["name"] == method
+    assert told["method"]["options"][option] == value
+    assert told["method"]["seconds_per_fact"] > 0
+    assert told["in_a_row"] is True
+    assert told["batch"] == 2
+    assert f"written by {method}, batch upon batch" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method=romy"], "--method must be one of memit, rome, ft, alphaedit, ultraedit"),
+        (["--method=rome", "--option=L2=1"], "rome has no option 'L2'"),
+        (["--option=layer"], "--option must be NAME=VALUE with a number or a list, got 'layer'"),
+        (["--method=ft", "--option=lr=-1"], "lr must be a number above 0, got -1"),
+    ],
+)
+def test_a_method_that_cannot_be_used_is_said(
+    memit_eval: Eval, arguments: list[str], message: str
+) -> None:
+    result = memit_eval("zsre", "questions.json", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr.replace("\n", "")

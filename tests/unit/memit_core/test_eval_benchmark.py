@@ -18,6 +18,9 @@ from memit_core.eval.records import Record
 from memit_core.eval.report import as_json
 from memit_core.evaluate import evaluate_facts
 from memit_core.facts import Fact, group_facts
+from memit_core.methods import METHODS
+from memit_core.methods.writer import writer_of
+from memit_core.progress import silent
 from tests.tiny_models import TEXT
 from tests.unit.memit_core.examples import FACTS
 
@@ -100,6 +103,42 @@ def test_batches_are_each_written_into_the_unedited_model(any_editor: Editor) ->
             assert one.after.efficacy_magnitude == pytest.approx(
                 other.after.efficacy_magnitude, rel=1e-3, abs=1e-7
             )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_and_is_named(any_editor: Editor, method: str) -> None:
+    result = run(any_editor, COUNTERFACT, RECORDS[:2], Options(generations=0, method=method))
+    written_by = METHODS[method](any_editor)
+    facts = [one.request for one in RECORDS[:2]]
+    assert (result.method.name, result.method.revision) == (method, written_by.revision)
+    assert result.method.ordered == written_by.ordered
+    assert result.method.options == written_by.options(facts, {})
+    assert result.kl > 0
+    assert 0 < result.seconds_per_fact < sum(result.seconds.values())
+    report = as_json(result, any_editor)
+    assert json.loads(json.dumps(report["method"], allow_nan=False))["name"] == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_a_row_all_are_measured_on_the_last_weights(any_editor: Editor, method: str) -> None:
+    options = Options(batch=2, generations=0, method=method, in_a_row=True)
+    result = run(any_editor, COUNTERFACT, RECORDS, options)
+    assert [one.batch for one in result.measured] == [0, 0, 1, 1, 2]
+    writer = writer_of(METHODS[method](any_editor), {})
+    for start in (0, 2, 4):
+        batch = [one.request for one in RECORDS[start : start + 2]]
+        solved = writer.write(batch, silent)
+    expected = COUNTERFACT.score(any_editor.model_with(solved), RECORDS, silent)
+    for one, theirs in zip(result.measured, expected, strict=True):
+        assert one.after.efficacy_magnitude == theirs.efficacy_magnitude
+
+
+def test_memit_in_a_row_is_memit_at_once(any_editor: Editor) -> None:
+    """It solves all facts so far anew, from the base."""
+    at_once = run(any_editor, COUNTERFACT, RECORDS, Options(generations=0))
+    in_turn = run(any_editor, COUNTERFACT, RECORDS, Options(batch=2, generations=0, in_a_row=True))
+    assert in_turn.after == at_once.after
+    assert in_turn.perplexity_ratio == at_once.perplexity_ratio
 
 
 def test_contradicting_and_repeated_records_are_written_once(any_editor: Editor) -> None:

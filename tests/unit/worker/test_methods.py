@@ -35,6 +35,7 @@ class Constant:
 
     name = "constant"
     revision = 7
+    ordered = False
     asked: ClassVar[list[list[str]]] = []
 
     def __init__(self, editor: Editor) -> None:
@@ -146,5 +147,5 @@ def test_a_method_is_chosen_by_its_name(
     monkeypatch.setitem(METHODS, "constant", makes)
     assert method_of(Settings(method="constant"), constant.editor).name == "constant"
     assert method_of(Settings(), constant.editor).name == "memit"
-    with pytest.raises(MemitError, match="no editing method 'rome'; there is constant, memit"):
-        method_of(Settings(method="rome"), constant.editor)
+    with pytest.raises(MemitError, match="no editing method 'romy'; there is alphaedit, constant"):
+        method_of(Settings(method="romy"), constant.editor)
