@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from memit_core.loading import LoadedModel
 from memit_core.methods.mend.gradients import target_losses, token_gradients
-from memit_core.methods.mend.matrices import first_block
 from memit_core.methods.mend.network import Network
+from memit_core.methods.mend.reach import first_block
 from memit_core.methods.mend.upper import Upper
 from memit_core.tokens import Row
 

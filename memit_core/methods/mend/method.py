@@ -14,7 +14,7 @@ from memit_core.edit import Editor
 from memit_core.errors import MemitError, NonFinite, UnknownOption
 from memit_core.facts import Fact, group_facts
 from memit_core.methods.mend.gradients import token_gradients
-from memit_core.methods.mend.matrices import first_block
+from memit_core.methods.mend.reach import first_block
 from memit_core.methods.mend.sums import RankOnes
 from memit_core.methods.mend.trained import REVISION, load_trained
 from memit_core.methods.mend.upper import Upper

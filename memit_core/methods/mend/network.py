@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from memit_core.methods.mend.gradients import Tokens
-from memit_core.methods.mend.matrices import Shape
+from memit_core.mlp import Shape
 
 RANK = 1_920
 """As published."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from memit_core.errors import NonFinite
-from memit_core.methods.mend.matrices import Shape
+from memit_core.mlp import Shape
 from memit_core.weights import Delta, Dense, smallest
 
 

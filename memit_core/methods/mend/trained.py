@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from memit_core.errors import MemitError
 from memit_core.loading import LoadedModel
-from memit_core.methods.mend.matrices import mlp_matrices
 from memit_core.methods.mend.network import Network
+from memit_core.methods.mend.reach import changed_matrices
 
 FILE = "mend.safetensors"
 """Its name in the trainer's folder."""
@@ -83,7 +83,7 @@ def load_trained(file: Path, loaded: LoadedModel) -> Trained:
             f"{file} was trained for another base model (weights {config['base'][:12]}), not for "
             f"{loaded.name} ({loaded.dtype_name}, weights {loaded.digest[:12]})"
         )
-    matrices = mlp_matrices(loaded)
+    matrices = changed_matrices(loaded)
     if config["revision"] != REVISION or config["matrices"] != list(matrices):
         raise MemitError(f"{file} was trained by another release: train it again")
     network = Network(matrices, config["rank"])

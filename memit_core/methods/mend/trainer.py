@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from memit_core.methods.mend import checkpoint, trained
 from memit_core.methods.mend.checkpoint import Checkpoint, Standing
 from memit_core.methods.mend.lessons import Lessons
 from memit_core.methods.mend.losses import EDIT_WEIGHT, Losses
-from memit_core.methods.mend.matrices import mlp_matrices
 from memit_core.methods.mend.network import LEARNING_RATE, RANK, Network
+from memit_core.methods.mend.reach import changed_matrices
 from memit_core.progress import ProgressCallback, silent
 
 LARGEST_GRADIENT = 100.0
@@ -91,8 +90,7 @@ class _Training:
         self._options, self._file = options, folder / trained.FILE
         if self._file.exists():
             raise MemitError(f"{self._file} exists already; name another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        matrices = mlp_matrices(loaded)
+        matrices = changed_matrices(loaded)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = Network(matrices, options.rank)
@@ -116,12 +114,13 @@ class _Training:
             "text": _digest(corpus),
             "options": {k: v for k, v in asdict(options).items() if k not in ("steps", "patience")},
         }
+        folder.mkdir(parents=True, exist_ok=True)
         self._checkpoint = Checkpoint(folder / checkpoint.FILE, self._config)
 
     def run(self, progress: ProgressCallback) -> Outcome:
         options = self._options
         standing, best = self._begun(progress)
-        loss = math.nan
+        loss: float | None = None
         while standing.step < options.steps and standing.waited < options.patience:
             progress("train", standing.step, options.steps, loss=loss)
             loss = self._step(standing.step)
