@@ -54,8 +54,10 @@ class Upper(nn.Module):
         """Run the blocks below, where that was not done."""
         known = {row.ids: self._kept[row.ids] for row in rows if row.ids in self._kept}
         missing = [row for row in rows if row.ids not in known]
-        # What is kept must not hang on the rows that happened to run beside it.
-        for part in [[row] for row in missing] if self._keeps else [missing] if missing else []:
+        parts = [missing] if missing else []
+        if self._keeps:  # what is kept must not hang on the rows that happened to run beside it
+            parts = [[row] for row in missing]
+        for part in parts:
             hidden, calls = self._open(part)
             hidden = self.decoder.run(hidden, calls, 0, self.first - 1)
             for row, states in zip(part, hidden, strict=True):
