@@ -22,6 +22,8 @@ from memit_core.progress import ProgressCallback
 from memit_core.tokens import target_row
 from memit_core.weights import Delta
 
+TOLD = ("matrices", "rank", "steps", "data")
+"""What a version says of the network, besides its digest."""
 ROWS = 8
 """Facts whose gradients are taken together."""
 
@@ -56,7 +58,8 @@ class Mend:
         """The network, and what it was made of; an edit has none of its own."""
         if given:
             raise UnknownOption(f"{self.name} has no option {min(given)!r}; it has none")
-        return {"network": self._trained.digest, **self._trained.config}
+        told = {name: self._trained.config[name] for name in TOLD}
+        return {"network": self._trained.digest, **told}
 
     def unwritable(self, facts: Sequence[Fact], progress: ProgressCallback) -> Collection[Fact]:  # noqa: ARG002
         """None: a gradient that is not finite is seen as facts are written."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from redis import Redis
 
+from contracts.ledgers import Hparams
 from contracts.settings import Settings
 from memit_core.edit import Editor
 from memit_core.errors import MemitError
@@ -52,6 +54,8 @@ def test_what_it_writes_is_served(workshop: Workshop, network: Path) -> None:
     version = workshop.version([two])
     manifest = workshop.registry.versions.get(version)
     assert manifest.method == "mend"
+    assert TypeAdapter(Hparams).validate_python(manifest.hparams) == manifest.hparams
+    assert manifest.hparams["matrices"] == [weight.module for weight in manifest.weights]
     structure = workshop.editor.structure
     assert {weight.layer for weight in manifest.weights} == {1, 2, 3}
     assert set(structure.projections[1:]) < {weight.module for weight in manifest.weights}
