@@ -227,13 +227,14 @@ def test_options_and_digests_name_the_network(
         mend.options(facts, {"v_lr": 1})
 
 
-def test_a_fact_without_tokens_is_refused(mend: Mend) -> None:
-    bad = Fact("Anna", "{} lives in", "\u200b")
-    tokens = mend._editor.loaded.tokenizer("\u200b")["input_ids"]
-    if tokens:  # this tokenizer has bytes for everything: too long a fact is refused as well
-        mend._editor.max_tokens = 3
-    with pytest.raises(InvalidFact):
-        mend.unwritable([bad], silent)
+def test_a_fact_of_too_many_tokens_is_refused(mend: Mend) -> None:
+    facts = facts_of(UNSEEN)[:1]
+    assert mend.unwritable(facts, silent) == ()
+    mend._editor.max_tokens = 3
+    with pytest.raises(InvalidFact, match="at most 3"):
+        mend.unwritable(facts, silent)
+    with pytest.raises(InvalidFact, match="at most 3"):
+        mend.solve(facts, mend.options(facts, {}), silent)
 
 
 # The file
