@@ -11,6 +11,7 @@ from cli.errors import CommandFailed
 from cli.eval_options import EvalOptions
 from cli.eval_progress import TerminalProgress
 from cli.eval_table import notes, results_table
+from contracts.settings import Settings
 
 if TYPE_CHECKING:
     from memit_core.edit import Editor
@@ -137,7 +138,7 @@ def _editor(options: EvalOptions, clock: Stopwatch, progress: ProgressCallback) 
             dtype=options.dtype,
             progress=progress,
         )
-    return Editor(loaded, hparams, corpus=corpus)
+    return Editor(loaded, hparams, corpus=corpus, network=Settings().mend)
 
 
 def _text(file: Path) -> str:

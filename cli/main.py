@@ -28,6 +28,7 @@ from cli.keys import app as keys_app
 from cli.prune import prune
 from cli.rebase import rebase
 from cli.serve import serve
+from cli.train_mend import train_mend
 from cli.webhooks import app as webhooks_app
 
 
@@ -55,7 +56,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Keep a language model's facts current: edit, serve and take back.",
 )
-for alone in (serve, calibrate, convert):
+for alone in (serve, calibrate, convert, train_mend):
     app.command()(alone)
 for command in (
     edit,

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
         default="memit",
         description="how facts are written; a registry keeps the method that it was begun with",
     )
+    mend: Path | None = Field(
+        default=None,
+        description="file of the trained network that the method mend needs; see memit train-mend",
+    )
     z_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="precision in which z is optimised; auto is bfloat16 where that is faster",

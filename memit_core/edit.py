@@ -56,6 +56,7 @@ class Editor:
             "float32", "bfloat16", or "auto", which is bfloat16 where the device gains from it.
         scratch: folder for a covariance that is not finished, so that it can go on after a stop.
         save_seconds: seconds between two saves to `scratch`, at least.
+        network: file of a trained network, for a method that needs one.
 
     Raises:
         UnsupportedModel: the model's structure was not found.
@@ -72,8 +73,10 @@ class Editor:
         z_dtype: str = "auto",
         scratch: Path | None = None,
         save_seconds: float = SAVE_SECONDS,
+        network: Path | None = None,
     ) -> None:
         self.loaded = loaded
+        self.network = network
         self.structure = loaded.structure
         self.hparams = hparams or for_model(loaded.model.config, loaded.structure)
         depth = len(self.structure.blocks)

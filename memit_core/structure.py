@@ -26,6 +26,17 @@ class Structure:
     carry: Carry = field(default_factory=Carry)
     """How what a projection gives reaches the residual stream."""
 
+    def block_of(self, path: str) -> int:
+        """Number of the block that the module at `path` lies in.
+
+        Raises:
+            ValueError: it lies in none.
+        """
+        for number, block in enumerate(self.blocks):
+            if path.startswith(f"{block}."):
+                return number
+        raise ValueError(f"{path} lies in no block")
+
 
 def first_tensor(output: Any) -> torch.Tensor:
     """The hidden states of a block's output, which is a tensor or a tuple that begins with one."""

@@ -17,8 +17,8 @@ from service.factors import Basis, basis_of, decode, factors, shape_of
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 FLOAT_BYTES = 4
-OWN_NAME = ("down_proj", "fc2")
-"""Last parts of paths that only a projection has; others, as `c_proj`, a block has twice."""
+OWN_NAME = ("down_proj", "gate_proj", "up_proj", "fc1", "fc2")
+"""Last parts of paths that one matrix of a block has; others, as `c_proj`, a block has twice."""
 DECOMPOSING = threading.Lock()
 """Held while changes are decomposed, which takes a processor and several times their size in
 memory: one request at a time."""
@@ -61,7 +61,7 @@ class Adapter:
             "lora_dropout": 0.0,
             "bias": "none",
             "target_modules": sorted(set(map(_suffix, modules))),
-            "layers_to_transform": sorted(part.weights.layer for part in self.parts),
+            "layers_to_transform": sorted({part.weights.layer for part in self.parts}),
             "fan_in_fan_out": any(part.weights.transposed for part in self.parts),
             "modules_to_save": None,
             "use_dora": False,

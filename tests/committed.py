@@ -20,12 +20,17 @@ CHANGED = (1, 2)
 """Blocks whose projection a made-up change is for."""
 
 
-def made_up(loaded: LoadedModel, rank: int, size: float = 0.3) -> dict[str, Delta]:
-    """Random changes of a given rank, about `size` times as strong as the weights they change."""
+def made_up(
+    loaded: LoadedModel, rank: int, size: float = 0.3, paths: Sequence[str] = ()
+) -> dict[str, Delta]:
+    """Random changes of a given rank, about `size` times as strong as the weights they change.
+
+    Args:
+        paths: of what is changed; by default the projections of the blocks in `CHANGED`.
+    """
     generator = torch.Generator().manual_seed(rank)
     changes = {}
-    for layer in CHANGED:
-        path = loaded.structure.projections[layer]
+    for path in paths or [loaded.structure.projections[layer] for layer in CHANGED]:
         weight = loaded.model.get_submodule(path).weight
         d, m = weight.shape[::-1] if loaded.structure.transposed else weight.shape
         left = torch.randn(d, rank, generator=generator)
@@ -66,7 +71,7 @@ def _commit(
     ]
     weights = [
         LayerWeights(
-            layer=loaded.structure.projections.index(path),
+            layer=loaded.structure.block_of(path),
             module=path,
             blob=registry.blobs.put(encode_delta(delta)),
             kind="low_rank" if isinstance(delta, LowRank) else "dense",

@@ -57,6 +57,7 @@ class Editing:
             z_dtype=settings.z_dtype,
             scratch=settings.scratch_path,
             save_seconds=settings.scratch_save_seconds,
+            network=settings.mend,
         )
         method = method_of(settings, self.editor)
         self.base_version = begin_lineage(registry, self.editor, method)

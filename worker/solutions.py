@@ -106,7 +106,7 @@ class Solutions:
 
     def _put(self, path: str, delta: Delta) -> LayerWeights:
         return LayerWeights(
-            layer=self._structure.projections.index(path),
+            layer=self._structure.block_of(path),
             module=path,
             blob=self._registry.blobs.put(encode_delta(delta)),
             kind="low_rank" if isinstance(delta, LowRank) else "dense",

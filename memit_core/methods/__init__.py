@@ -8,11 +8,12 @@ from memit_core.edit import Editor
 from memit_core.methods.alphaedit import AlphaEdit
 from memit_core.methods.ft import FineTuning
 from memit_core.methods.memit import Memit
+from memit_core.methods.mend import Mend
 from memit_core.methods.method import Method
 from memit_core.methods.rome import Rome
 from memit_core.methods.ultraedit import UltraEdit
 
-__all__ = ["METHODS", "Memit", "Method"]
+__all__ = ["METHODS", "Memit", "Mend", "Method"]
 
 METHODS: dict[str, Callable[[Editor], Method]] = {
     Memit.name: Memit,
@@ -20,4 +21,5 @@ METHODS: dict[str, Callable[[Editor], Method]] = {
     FineTuning.name: FineTuning,
     AlphaEdit.name: AlphaEdit,
     UltraEdit.name: UltraEdit,
+    Mend.name: Mend,
 }

@@ -22,6 +22,7 @@ from contracts.errors import ServiceError, Unavailable
 from contracts.ids import VersionId
 from contracts.plain import plain
 from memit_core.loading import LoadedModel
+from memit_core.mlp import mlp_matrices
 from memit_core.structure import Structure
 from memit_core.weights import served_weight
 from registry.errors import BlobDamaged, BlobMissing
@@ -221,9 +222,10 @@ class Residents:
         if manifest.base != self._loaded.digest:
             raise ValueError(f"it was made for another base model ({manifest.model})")
         weights: Weights = {}
+        editable = mlp_matrices(self._loaded.model, self._structure)
         for change in manifest.weights:
-            if change.module not in self._structure.projections:
-                raise ValueError(f"{change.module} is no projection of {self._loaded.name}")
+            if change.module not in editable:
+                raise ValueError(f"{change.module} is no MLP matrix of {self._loaded.name}")
             base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
             delta = self._deltas.read(change.blob)
             weights[change.module] = served_weight(base, delta, self._structure.transposed)

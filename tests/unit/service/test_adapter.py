@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from contracts.exports import ADAPTER_RANKS, LOSSLESS, Export
 from contracts.facts import Fact
 from memit_core.loading import LoadedModel
+from memit_core.mlp import mlp_matrices
 from memit_core.weights import Dense, LowRank
 from registry.registry import Registry
 from service.adapter import DECOMPOSING
@@ -45,14 +46,21 @@ def logits(model: Any, loaded: LoadedModel) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("whole_mlp", [False, True], ids=["down", "whole MLP"])
 @pytest.mark.parametrize("subjects", [3, 25, 40], ids=["factors", "dense", "full rank"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_gives_the_versions_logits(
-    client: httpx2.Client, registry: Registry, tmp_path: Path, family: str, subjects: int
+    client: httpx2.Client,
+    registry: Registry,
+    tmp_path: Path,
+    family: str,
+    subjects: int,
+    whole_mlp: bool,
 ) -> None:
     """Also that peft has nothing to warn of (warnings are errors) but its own use of others."""
     loaded = loaded_tiny(family)
-    solved = made_up(loaded, subjects)
+    matrices = list(mlp_matrices(loaded.model, loaded.structure, CHANGED[-1]))
+    solved = made_up(loaded, subjects, paths=matrices if whole_mlp else ())
     kind = LowRank if subjects < 20 else Dense
     commit(registry, loaded, solved)
     folder_of(client, tmp_path / "adapter")
