@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from memit_core.edit import Editor
+from memit_core.eval.capability import CapabilityScores, capability_items
+from memit_core.eval.chat import ChatScores
 from memit_core.eval.costs import Stopwatch
 from memit_core.eval.datasets import Dataset
 from memit_core.eval.free_generation import GenerationScores
@@ -27,6 +29,7 @@ from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
 
 GENERATIONS = 20
+CHATS = 50
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Options:
     """Records written at once; None writes all of them."""
     generations: int = GENERATIONS
     """Records, from the first, of which free generations are made; 0 makes none."""
+    chats: int = CHATS
+    """Records, from the first, that are asked in chats; 0 asks none."""
+    capability: bool = False
+    """Whether the items of `memit_core.eval.capability` are asked too."""
     held_out: str | None = None
     """Text for the perplexity; by default the end of the covariance corpus."""
     documents: Sequence[str] = ()
@@ -72,8 +79,12 @@ class Result:
     """Mean over batches of the mean KL(edited || base) per token, in nats."""
     generated: int
     """Records with free generations."""
+    chats: int = 0
+    """Records that were asked in chats; 0 also where the model has no chat template."""
+    capability: tuple[Summary, Summary] | None = None
+    """Before and after, where it was asked for; after is the mean over batches."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage: prepare, z, insert, evaluate, generate."""
+    """By stage: prepare, z, insert, evaluate, generate, chat, capability."""
 
 
 def run(
@@ -110,6 +121,8 @@ def run(
         perplexity_ratio=ratio,
         kl=fmean(text.kl for text in texts),
         generated=bench.generations.count,
+        chats=bench.chats.count,
+        capability=bench.capability.both,
         seconds=bench.clock.seconds,
     )
 
@@ -132,10 +145,14 @@ class _Bench:
         self.generations = GenerationScores(
             records[: options.generations], options.documents, options.seed
         )
+        self.chats = ChatScores(records[: options.chats], editor.loaded.tokenizer)
         with self.clock.stage("evaluate"):
             base = editor.base
             self.text = HeldOutText(base, options.held_out or editor.corpus[-CONTROL_CHARS:])
             self.base_text = self.text.score(base)
+        items = capability_items() if options.capability else ()
+        with self.clock.stage("capability"):
+            self.capability = CapabilityScores(base, items, _named(progress, "before"))
 
     def measure(
         self,
@@ -149,7 +166,9 @@ class _Bench:
         with self.clock.stage("evaluate"):
             measures = self.dataset.score(model, records, report)
         with self.clock.stage("generate"):
-            return self.generations.add(model, records, measures, report)
+            measures = self.generations.add(model, records, measures, report)
+        with self.clock.stage("chat"):
+            return self.chats.add(model, records, measures, report)
 
     def written(
         self, batches: Sequence[Sequence[Record]]
@@ -171,6 +190,8 @@ class _Bench:
             measures += self.measure(model, batch, "after", inner)
             with self.clock.stage("evaluate"):
                 texts.append(self.text.score(model))
+            with self.clock.stage("capability"):
+                self.capability.add(model, _named(inner, "after"))
         if several:
             self.progress("batches", len(batches), len(batches))
         return measures, texts
