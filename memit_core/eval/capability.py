@@ -77,12 +77,8 @@ def right_answers(
         MemitError: an answer tokenises to nothing.
         Cancelled: raised by `progress`.
     """
-
-    def report(_stage: str, done: int, total: int, *, loss: float | None = None) -> None:
-        progress("capability", done, total, loss=loss)
-
     asked = [(item.prompt, answer) for item in items for answer in (item.right, *item.wrong)]
-    scores = iter(score_targets(model, asked, report))
+    scores = iter(score_targets(model, asked, progress))
     found = []
     for item in items:
         right = next(scores).p
