@@ -192,7 +192,7 @@ def test_no_chat(memit_eval: Eval, tmp_path: Path) -> None:
     result = memit_eval("counterfact", "facts.json", *arguments)
     assert result.exit_code == 0, result.output
     assert json.loads(report.read_text())["chat_records"] == 0
-    assert "chat" not in f"{result.stdout}{result.stderr}"
+    assert "chat" not in result.stdout
 
 
 def test_batches_and_no_generations(memit_eval: Eval, tmp_path: Path) -> None:
