@@ -60,8 +60,12 @@ def test_the_model_is_asked_with_the_facts_before_it() -> None:
         base, [(f"{sentence}\n{fact.filled}", target) for target in ("baker", "chemist")]
     )
     assert row["efficacy"] == 100 * (plain[0].p > plain[1].p)
-    count = len(loaded.tokenizer(f"{sentence}\n")["input_ids"])
-    assert row["tokens_added"] == pytest.approx(count, abs=1)
+    found_for = [(sentence, fact.filled), ("Anna Keller was born in Lisbon.", *record.paraphrases)]
+    lengths = [
+        [len(loaded.tokenizer(text)["input_ids"]) for text in (f"{one}\n{question}", question)]
+        for one, question in found_for
+    ]
+    assert row["tokens_added"] == sum(longer - alone for longer, alone in lengths) / 2
     alone = Way("unedited", base).row([record])
     assert alone["tokens_added"] == 0
     assert alone["milliseconds"] > 0
