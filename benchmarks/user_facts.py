@@ -2,19 +2,22 @@
 
     memit serve --home $(mktemp -d) &
     python -m benchmarks.user_facts [--url URL] [--json OUT.json]
+    python -m benchmarks.user_facts --model FOLDER|default [--hparams FILE] [--json OUT.json]
 
-All facts are one edit. Each is asked greedily in four forms: the prompt as it was posted; the same
-as the beginning of an assistant's turn, after an unrelated question; a user's turn that asks to
-complete it; and the paraphrase, in a user's turn. The first two count when the answer starts with
-the target, the others when it holds the target. Prints a table by kind of fact. The chat format is
-that of the default model.
+All facts are one edit; with --model it is written in this process, without a service. Each is asked
+greedily in four forms: the prompt as it was posted; the same as the beginning of an assistant's
+turn, after an unrelated question; a user's turn that asks to complete it; and the paraphrase, in a
+user's turn. The first two count when the answer starts with the target, the others when it holds
+the target. Prints a table by kind of fact. The chat format is that of the default model.
 """
 
 from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,14 +28,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.post_to_active import post
+from memit_core.default_model import DEFAULT_MODEL
+from memit_core.edit import Editor
+from memit_core.eval.greedy import greedy_answers
+from memit_core.facts import Fact, group_facts
+from memit_core.hparams import from_file
+from memit_core.loading import load_model
 
 USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 OPENED = USER.format("Tell me something that you know.")
 FORMS = ("as posted", "assistant's turn", "user asks to complete", "user asks otherwise")
 ANSWER_TOKENS = 48
+AT_ONCE = 8
+"""Questions that a service is asked at a time."""
 
 Row = dict[str, str]
 """Subject, prompt, target_new, and a question that a user might ask."""
+Answers = Callable[[Sequence[str]], list[str]]
+"""The greedy continuations of prompts."""
 
 
 def read_kinds() -> dict[str, list[Row]]:
@@ -50,18 +63,33 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def ask(client: httpx.Client, row: Row) -> list[bool]:
-    """Whether each of `FORMS` gives the target."""
+def prompts_of(row: Row) -> tuple[str, ...]:
+    """What is asked, in the order of `FORMS`."""
     filled = row["prompt"].replace("{}", row["subject"])
-    prompts = (
+    return (
         filled,
         f"{OPENED}{filled}",
         USER.format(f"Complete this sentence: {filled}"),
         USER.format(row["question"]),
     )
+
+
+def hits_of(row: Row, answers: Sequence[str]) -> list[bool]:
+    """Whether each of `FORMS` gives the target."""
     wanted = plain(row["target_new"]).lower()
-    texts = [plain(complete(client, prompt)).lower() for prompt in prompts]
+    texts = [plain(answer).lower() for answer in answers]
     return [text.startswith(wanted) for text in texts[:2]] + [wanted in t for t in texts[2:]]
+
+
+def served(client: httpx.Client, rows: Sequence[Row]) -> Answers:
+    """Post the facts to a service, and ask it."""
+    post(client, [_fact(row) for row in rows])
+
+    def ask(prompts: Sequence[str]) -> list[str]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(partial(complete, client), prompts))
+
+    return ask
 
 
 def complete(client: httpx.Client, prompt: str) -> str:
@@ -71,25 +99,43 @@ def complete(client: httpx.Client, prompt: str) -> str:
     return str(answer.json()["text"])
 
 
+def written(model: str, hparams: Path | None, rows: Sequence[Row]) -> Answers:
+    """Write the facts in this process, and ask the edited model."""
+    loaded = load_model(DEFAULT_MODEL if model == "default" else model)
+    editor = Editor(loaded, None if hparams is None else from_file(hparams))
+    edited = editor.model_with(editor.solve(group_facts([Fact(**_fact(row)) for row in rows])))
+    return lambda prompts: greedy_answers(edited, prompts, ANSWER_TOKENS)
+
+
 def main(
     url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder, hub name or `default`: write here, without a service."),
+    ] = None,
+    hparams: Annotated[Path | None, typer.Option(help="Hyperparameters, with --model.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
-    """Post them all, ask for each, print shares."""
+    """Write them all, ask for each, print shares."""
     table = Table("facts as users write them", "facts", *FORMS)
     kinds = read_kinds()
+    rows = [row for of_kind in kinds.values() for row in of_kind]
+    with ExitStack() as stack:
+        if model is None:
+            client = stack.enter_context(httpx.Client(base_url=url, timeout=120))
+            ask = served(client, rows)
+        else:
+            ask = written(model, hparams, rows)
+        answers = iter(ask([prompt for row in rows for prompt in prompts_of(row)]))
     measured: dict[str, Any] = {}
-    with httpx.Client(base_url=url, timeout=120) as client:
-        post(client, [_fact(row) for rows in kinds.values() for row in rows])
-        for kind, rows in kinds.items():
-            with ThreadPoolExecutor(len(rows)) as pool:
-                hits = list(pool.map(partial(ask, client), rows))
-            measured[kind] = [
-                {**row, **dict(zip(FORMS, of_row, strict=True))}
-                for row, of_row in zip(rows, hits, strict=True)
-            ]
-            sums = [sum(column) for column in zip(*hits, strict=True)]
-            table.add_row(kind, str(len(rows)), *map(str, sums))
+    for kind, of_kind in kinds.items():
+        hits = [hits_of(row, [next(answers) for _ in FORMS]) for row in of_kind]
+        measured[kind] = [
+            {**row, **dict(zip(FORMS, of_row, strict=True))}
+            for row, of_row in zip(of_kind, hits, strict=True)
+        ]
+        sums = [sum(column) for column in zip(*hits, strict=True)]
+        table.add_row(kind, str(len(of_kind)), *map(str, sums))
     Console().print(table)
     if json_out is not None:
         json_out.write_text(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")

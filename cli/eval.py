@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from cli.dataclass_command import command_of
-from cli.eval_options import CounterFactOptions, ZsreOptions
+from cli.eval_capability import capability
+from cli.eval_options import CapabilityOptions, CounterFactOptions, ZsreOptions
 from cli.eval_run import evaluate
 
 app = typer.Typer(
@@ -15,3 +16,4 @@ app = typer.Typer(
 )
 app.command("counterfact")(command_of(CounterFactOptions, evaluate))
 app.command("zsre")(command_of(ZsreOptions, evaluate))
+app.command("capability")(command_of(CapabilityOptions, capability))

@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from cli.errors import CommandFailed
+from cli.options import Home
 
 DEFAULT_GENERATIONS = 20
+DEFAULT_CHATS = 50
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class EvalOptions:
     seed: Annotated[
         int, typer.Option(min=0, help="Of free generations and of the Score's interval.")
     ] = 0
+    chat: Annotated[bool, typer.Option("--chat/--no-chat", help="Ask in chats too, or do not.")] = (
+        True
+    )
+    chats: Annotated[
+        int, typer.Option(min=1, help="Records, from the first, that are asked in chats.")
+    ] = DEFAULT_CHATS
+    capability: Annotated[
+        bool, typer.Option("--capability", help="Measure the packaged capability items too.")
+    ] = False
 
     @property
     def batch_size(self) -> int | None:
@@ -135,3 +146,32 @@ class ZsreOptions(EvalOptions):
     """Efficacy, paraphrase and specificity on zsRE: teacher-forced accuracy of answers."""
 
     dataset: ClassVar[str] = "zsre"
+
+
+@dataclass(frozen=True)
+class CapabilityOptions:
+    """What a model can do besides the facts: packaged cloze, arithmetic and grammar items."""
+
+    model: Annotated[
+        str | None, typer.Option(help="Model folder or hub name, instead of the default model.")
+    ] = None
+    facts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Facts, as `memit edit` takes them, to write and measure again."
+        ),
+    ] = None
+    version: Annotated[
+        str | None,
+        typer.Option(help="Version (v3-…, v3) or alias of the registry, to compare with its base."),
+    ] = None
+    home: Home = None
+    hparams: Annotated[Path | None, typer.Option(help="JSON file of hyperparameters.")] = None
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None
+    corpus: Annotated[
+        str | None,
+        typer.Option(help="Text file or dataset for the covariance.", metavar="FILE|NAME"),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto"
+    seed: Annotated[int, typer.Option(min=0, help="Of the arithmetic items.")] = 0

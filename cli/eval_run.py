@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.errors import CommandFailed
-from cli.eval_options import EvalOptions
+from cli.eval_options import CapabilityOptions, EvalOptions
 from cli.eval_progress import TerminalProgress
-from cli.eval_table import notes, results_table
+from cli.eval_table import capability_table, notes, results_table
 from contracts.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def evaluate(options: EvalOptions) -> None:
     except (MemitError, OSError, ValueError) as error:
         raise CommandFailed(str(error)) from error
     output.results().print(results_table(options.dataset, report["before"], report["after"]))
+    if report["capability"] is not None:
+        output.results().print(capability_table(**report["capability"]))
     for line in notes(report):
         output.say(output.messages(), line)
 
@@ -72,6 +74,8 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
         method=_method(options.method),
         given=options.given,
         generations=options.generated,
+        chats=options.chats if options.chat else 0,
+        capability=options.capability,
         held_out=None if options.text is None else _text(options.text),
         documents=[text for texts in references.values() for text in texts],
         seed=options.seed,
@@ -81,7 +85,7 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
     _need_for_generations(options.generated, records)
     clock = Stopwatch()
     with TerminalProgress(output.messages()) as progress:
-        editor = _editor(options, clock, progress)
+        editor = editor_of(options, clock, progress)
         result = run(editor, dataset, records, measures, progress)
     report = as_json(
         result,
@@ -94,8 +98,7 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
         peak_memory_bytes=peak_memory(editor.loaded.device),
     )
     if options.json is not None:
-        text = jsonlib.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        options.json.write_text(f"{text}\n", "utf-8")
+        write_report(options.json, report)
     if options.chart is not None:
         _draw(options.chart, options.dataset, result, editor)
     return report
@@ -109,6 +112,12 @@ def _method(name: str) -> str:
     return name
 
 
+def write_report(file: Path, report: dict[str, Any]) -> None:
+    """As JSON that people can read too."""
+    text = jsonlib.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    file.write_text(f"{text}\n", "utf-8")
+
+
 def _need_for_generations(generations: int, records: list[Record]) -> None:
     """Ask for what free generations need before the model is loaded."""
     from memit_core.eval.extras import need
@@ -120,7 +129,10 @@ def _need_for_generations(generations: int, records: list[Record]) -> None:
         need("sklearn", "the reference score (leave it out with --no-generate)")
 
 
-def _editor(options: EvalOptions, clock: Stopwatch, progress: ProgressCallback) -> Editor:
+def editor_of(
+    options: EvalOptions | CapabilityOptions, clock: Stopwatch, progress: ProgressCallback
+) -> Editor:
+    """An editor of the model that the options name."""
     from memit_core.corpus import read_corpus
     from memit_core.default_model import DEFAULT_MODEL
     from memit_core.edit import Editor

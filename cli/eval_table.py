@@ -12,7 +12,12 @@ from cli import output
 COMMON = {
     "generation_success": "greedy answer, own prompt",
     "ends_right": "the same, and ends right",
-    "paraphrase_generation_success": "greedy answer, paraphrases",
+    "paraphrase_generation_success": "other words, greedy",
+    "chat": "chat, mean of the following",
+    "chat_as_posted": "chat: as posted",
+    "chat_to_complete": "chat: to complete",
+    "chat_question": "chat: as a question",
+    "chat_other_words": "chat: in other words",
 }
 ROWS = {
     "counterfact": {
@@ -35,12 +40,30 @@ ROWS = {
         **COMMON,
     },
 }
+CAPABILITY = {
+    "all": "capability, all items",
+    "cloze": "capability: cloze",
+    "arithmetic": "capability: arithmetic",
+    "grammar": "capability: grammar",
+}
 MEBIBYTE = 2**20
 
 
 def results_table(dataset: str, before: dict[str, Any], after: dict[str, Any]) -> Table:
     """Figures in percent with the half-widths of their 95% intervals."""
     shown = {name: title for name, title in ROWS[dataset].items() if before[name] is not None}
+    return _compared(shown, before, after)
+
+
+def capability_table(before: dict[str, Any], after: dict[str, Any] | None) -> Table:
+    """Accuracies in percent with the half-widths of their 95% intervals."""
+    if after is None:
+        rows = [(title, _cell(before, name)) for name, title in CAPABILITY.items()]
+        return output.table(("percent of items", ""), rows)
+    return _compared(CAPABILITY, before, after)
+
+
+def _compared(shown: dict[str, str], before: dict[str, Any], after: dict[str, Any]) -> Table:
     rows = [(title, _cell(before, name), _cell(after, name)) for name, title in shown.items()]
     return output.table(("percent", "before", "after"), rows)
 
@@ -53,6 +76,11 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     count, facts = report["generated_records"], report["facts"]
     if count:
         yield f"GE and RS are over the first {count} of {facts} records (--generations)"
+    chats = report["chat_records"]
+    if not report["chat_template"]:
+        yield "no chat is measured: the model has no chat template"
+    elif 0 < chats < facts:
+        yield f"chat is over the first {chats} of {facts} records (--chats)"
     before, after = report["perplexity"]["before"], report["perplexity"]["after"]
     yield (
         f"perplexity of held-out text {before:.2f} → {after:.2f} "

@@ -15,6 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from memit_core.edit import Editor
+from memit_core.eval.capability import CapabilityScores, capability_items
+from memit_core.eval.chat import ChatScores
 from memit_core.eval.costs import Stopwatch
 from memit_core.eval.datasets import Dataset
 from memit_core.eval.free_generation import GenerationScores
@@ -30,6 +32,7 @@ from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
 
 GENERATIONS = 20
+CHATS = 50
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Options:
     """Options of the method, by its names; the others are its own to choose."""
     generations: int = GENERATIONS
     """Records, from the first, of which free generations are made; 0 makes none."""
+    chats: int = CHATS
+    """Records, from the first, that are asked in chats; 0 asks none."""
+    capability: bool = False
+    """Whether the items of `memit_core.eval.capability` are asked too."""
     held_out: str | None = None
     """Text for the perplexity; by default the end of the covariance corpus."""
     documents: Sequence[str] = ()
@@ -94,8 +101,12 @@ class Result:
     generated: int
     """Records with free generations."""
     method: WrittenBy
+    chats: int = 0
+    """Records that were asked in chats; 0 also where the model has no chat template."""
+    capability: tuple[Summary, Summary] | None = None
+    """Before and after, where it was asked for; after is the mean over batches."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage: prepare, z, insert, evaluate, generate."""
+    """By stage: prepare, z, insert, evaluate, generate, chat, capability."""
 
     @property
     def seconds_per_fact(self) -> float:
@@ -138,6 +149,8 @@ def run(
         kl=fmean(text.kl for text in texts),
         generated=bench.generations.count,
         method=bench.written_by,
+        chats=bench.chats.count,
+        capability=bench.capability.both,
         seconds=bench.clock.seconds,
     )
 
@@ -163,10 +176,14 @@ class _Bench:
         self.generations = GenerationScores(
             records[: options.generations], options.documents, options.seed
         )
+        self.chats = ChatScores(records[: options.chats], editor.loaded.tokenizer)
         with self.clock.stage("evaluate"):
             base = editor.base
             self.text = HeldOutText(base, options.held_out or editor.corpus[-CONTROL_CHARS:])
             self.base_text = self.text.score(base)
+        items = capability_items() if options.capability else ()
+        with self.clock.stage("capability"):
+            self.capability = CapabilityScores(base, items, _named(progress, "before"))
 
     def measure(
         self,
@@ -180,7 +197,9 @@ class _Bench:
         with self.clock.stage("evaluate"):
             measures = self.dataset.score(model, records, report)
         with self.clock.stage("generate"):
-            return self.generations.add(model, records, measures, report)
+            measures = self.generations.add(model, records, measures, report)
+        with self.clock.stage("chat"):
+            return self.chats.add(model, records, measures, report)
 
     def written(
         self, batches: Sequence[Sequence[Record]]
@@ -201,8 +220,7 @@ class _Bench:
                 model = self.editor.model_with(self.method.solve(facts, options, inner))
             self.written_by = self._told(options)
             measures += self.measure(model, batch, "after", inner)
-            with self.clock.stage("evaluate"):
-                texts.append(self.text.score(model))
+            texts.append(self._aside(model, inner))
         if several:
             self.progress("batches", len(batches), len(batches))
         return measures, texts
@@ -223,8 +241,14 @@ class _Bench:
             model = self.editor.model_with(solved)
         self.written_by = self._told(self.method.options(facts, self.given))
         measures = self.measure(model, [one for batch in batches for one in batch], "after")
+        return measures, [self._aside(model, self.progress)]
+
+    def _aside(self, model: Model, progress: ProgressCallback) -> TextScore:
+        """Measure what no record asks for: capability, and the text, which is returned."""
+        with self.clock.stage("capability"):
+            self.capability.add(model, _named(progress, "after"))
         with self.clock.stage("evaluate"):
-            return measures, [self.text.score(model)]
+            return self.text.score(model)
 
     def _prepare(self) -> None:
         with self.clock.stage("prepare"):

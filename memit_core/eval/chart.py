@@ -15,7 +15,8 @@ SHOWN = {
     "neighborhood": "neighborhood",
     "generation_success": "greedy answer,\nown prompt",
     "ends_right": "ends right",
-    "paraphrase_generation_success": "greedy answer,\nparaphrases",
+    "paraphrase_generation_success": "other words,\ngreedy",
+    "chat": "chat",
     "reference_score": "reference\nscore",
 }
 COLOURS = {"before": "#9aa5b1", "after": "#1f6f8b"}

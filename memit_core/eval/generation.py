@@ -46,23 +46,34 @@ def free_texts(
         for start in range(0, len(order), BATCH_ROWS):
             progress("generate", start, len(order))
             chunk = order[start : start + BATCH_ROWS]
-            longer = _continue(model, [ids[i] for i in chunk], tokens, top_k)
-            for i, row in zip(chunk, longer, strict=True):
+            missing = max(0, tokens - min(len(ids[i]) for i in chunk))
+            added = continuations(model, [ids[i] for i in chunk], missing, top_k=top_k)
+            for i, new in zip(chunk, added, strict=True):
+                row = [*ids[i], *new[: max(0, tokens - len(ids[i]))]]
                 texts[i] = tokenizer.decode(row, skip_special_tokens=True)
     progress("generate", len(order), len(order))
     return [texts[i] for i in range(len(prompts))]
 
 
 @torch.no_grad()
-def _continue(
-    model: Model, prompts: Sequence[list[int]], tokens: int, top_k: int
+def continuations(
+    model: Model,
+    prompts: Sequence[list[int]],
+    tokens: int,
+    *,
+    top_k: int = 1,
+    ends: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Every prompt's ids, continued until there are `tokens` of them; longer prompts stay."""
+    """The ids that follow each prompt's, `tokens` of them; `PAD` after one of `ends`.
+
+    Args:
+        top_k: the tokens that one is drawn from; 1 is greedy.
+        ends: ids that end a text.
+    """
+    if tokens <= 0:
+        return [[] for _ in prompts]
     device = model.device
     width = max(map(len, prompts))
-    missing = tokens - min(map(len, prompts))
-    if missing <= 0:
-        return [list(prompt) for prompt in prompts]
     padded = [[PAD] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     generator = view_of(model.view)
@@ -71,15 +82,13 @@ def _continue(
     generator.generation_config = GenerationConfig(
         do_sample=top_k > 1,
         top_k=top_k if top_k > 1 else None,
-        max_new_tokens=missing,
+        max_new_tokens=tokens,
         pad_token_id=PAD,
-        eos_token_id=None,
+        eos_token_id=list(ends) or None,
     )
     output = generator.generate(
         input_ids=torch.tensor(padded, device=device),
         attention_mask=torch.tensor(mask, device=device),
-    ).tolist()
-    return [
-        row[width - len(prompt) :][: max(tokens, len(prompt))]
-        for row, prompt in zip(output, prompts, strict=True)
-    ]
+    )
+    added: list[list[int]] = output[:, width:].tolist()
+    return added

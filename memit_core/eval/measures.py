@@ -33,6 +33,16 @@ class Measures:
     """Whether it also ends where the target ends: the next token does not go on with its word."""
     paraphrase_generation_success: float | None = None
     """Share of paraphrases whose greedy answer begins with the target."""
+    chat: float | None = None
+    """Mean of the four below, of those that there are."""
+    chat_as_posted: float | None = None
+    """Whether an assistant's turn that begins with the edit's prompt goes on with the target."""
+    chat_to_complete: float | None = None
+    """Whether the target is in the answer to a user who asks to complete the prompt."""
+    chat_question: float | None = None
+    """Whether it is in the answer to the prompt as a question."""
+    chat_other_words: float | None = None
+    """Share of paraphrases, as a user's turn, whose answer holds it."""
     generation_entropy: float | None = None
     """Mean weighted entropy of the words of free generations, in bits."""
     reference_score: float | None = None

@@ -39,6 +39,9 @@ def as_json(result: Result, editor: Editor, **details: Any) -> dict[str, Any]:
         "perplexity_ratio": result.perplexity_ratio,
         "kl": result.kl,
         "generated_records": result.generated,
+        "chat_records": result.chats,
+        "chat_template": bool(loaded.tokenizer.chat_template),
+        "capability": capability_json(result.capability),
         "software": software("nltk", "scikit-learn"),
         "per_record": [_record_json(one) for one in result.measured],
     }
@@ -47,6 +50,13 @@ def as_json(result: Result, editor: Editor, **details: Any) -> dict[str, Any]:
 def summary_json(summary: Summary) -> dict[str, Any]:
     """Figures by name, and under "ci95" their half-widths by the same names; all in percent."""
     return {**_percent(summary.values), "ci95": _percent(summary.ci95)}
+
+
+def capability_json(both: tuple[Summary, Summary] | None) -> dict[str, Any] | None:
+    """The two summaries under "before" and "after"; None where there are none."""
+    if both is None:
+        return None
+    return dict(zip(("before", "after"), map(summary_json, both), strict=True))
 
 
 def _record_json(one: Measured) -> dict[str, Any]:

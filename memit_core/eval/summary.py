@@ -37,7 +37,7 @@ def summarise(measures: Sequence[Measures], *, seed: int = 0) -> Summary:
     columns = {name: _column(measures, name) for name in NAMES}
     given = {name: column[~np.isnan(column)] for name, column in columns.items()}
     values = {name: float(column.mean()) if len(column) else None for name, column in given.items()}
-    ci95 = {name: _half_width(column) for name, column in given.items()}
+    ci95 = {name: half_width(column) for name, column in given.items()}
     shares = np.stack([columns[name] for name in SHARES])
     return Summary(
         values={SCORE: harmonic_mean([values[name] for name in SHARES]), **values},
@@ -58,8 +58,9 @@ def _column(measures: Sequence[Measures], name: str) -> np.ndarray[Any, Any]:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _half_width(values: np.ndarray[Any, Any]) -> float | None:
-    return Z95 * float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+def half_width(values: np.ndarray[Any, Any] | Sequence[float]) -> float | None:
+    """Of the 95% interval of the mean; None of fewer than two values."""
+    return Z95 * float(np.std(values)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _bootstrap(shares: np.ndarray[Any, Any], seed: int) -> float | None:

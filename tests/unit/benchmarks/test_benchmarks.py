@@ -16,6 +16,7 @@ import benchmarks.edit_gpu
 import benchmarks.edit_throughput
 import benchmarks.retention
 import benchmarks.tune
+import benchmarks.user_facts
 from benchmarks.measuring import Cost, counted
 from benchmarks.plain import PlainMemit
 from memit_core.facts import group_facts
@@ -190,6 +191,27 @@ def test_covariance_corpus(files: dict[str, Path], tmp_path: Path) -> None:
     ]
     assert len({row["perplexity_ratio"] for row in rows}) == 5
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_user_facts_without_a_service(files: dict[str, Path], tmp_path: Path) -> None:
+    out, hparams = tmp_path / "out.json", tmp_path / "hparams.json"
+    hparams.write_text(
+        '{"layers": [0, 1], "v_num_grad_steps": 2, "n_contexts": 1, "mom2_n_tokens": 500}'
+    )
+    benchmarks.user_facts.main(model=str(files["model"]), hparams=hparams, json_out=out)
+    kinds = json.loads(out.read_text())
+    assert {kind: len(rows) for kind, rows in kinds.items()} == {
+        kind: len(rows) for kind, rows in benchmarks.user_facts.read_kinds().items()
+    }
+    assert all(
+        set(benchmarks.user_facts.FORMS) < set(row) for rows in kinds.values() for row in rows
+    )
+
+
+def test_what_counts_as_an_answer() -> None:
+    row = {"target_new": "Rome"}
+    answers = [" rome, Italy", "In Rome", "It is Rome.", "Paris"]
+    assert benchmarks.user_facts.hits_of(row, answers) == [True, False, True, False]
 
 
 def test_retention(tmp_path: Path) -> None:

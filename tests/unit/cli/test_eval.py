@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from cli.main import app
 from tests.tiny_models import TEXT, save_tiny
+from tests.unit.memit_core.test_eval_chat import TEMPLATE
 
 Eval = Callable[..., Result]
 
@@ -38,6 +40,11 @@ FIGURES = {
     "generation_success",
     "ends_right",
     "paraphrase_generation_success",
+    "chat",
+    "chat_as_posted",
+    "chat_to_complete",
+    "chat_question",
+    "chat_other_words",
 }
 
 
@@ -71,7 +78,9 @@ def question(subject: str, target: str) -> dict[str, Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model and every file that the commands read."""
     folder = tmp_path_factory.mktemp("eval")
-    save_tiny("llama", folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny("llama", folder / "model"))
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder / "model")
     facts = [original(*pair) for pair in SUBJECTS.items()]
     (folder / "facts.json").write_text(json.dumps(facts))
     (folder / "questions.json").write_text(json.dumps([question(*p) for p in SUBJECTS.items()]))
@@ -105,6 +114,8 @@ def test_counterfact_before_and_after(memit_eval: Eval, folder: Path, tmp_path: 
         f"--chart={chart}",
         f"--references={folder / 'references.json'}",
         "--generations=2",
+        "--chats=2",
+        "--capability",
     )
     assert result.exit_code == 0, result.output
     told = json.loads(report.read_text())
@@ -115,7 +126,7 @@ def test_counterfact_before_and_after(memit_eval: Eval, folder: Path, tmp_path: 
         assert all(isinstance(told[when][name], float) for name in FIGURES)
     assert told["after"]["efficacy_magnitude"] > told["before"]["efficacy_magnitude"]
     assert told["unit"] == "percent"
-    assert told["generated_records"] == 2
+    assert told["generated_records"] == told["chat_records"] == 2
     assert told["batch"] == "all"
     assert told["hparams"]["layers"] == [1, 2]
     assert told["model"]["name"] == str(folder / "model")
@@ -126,7 +137,7 @@ def test_counterfact_before_and_after(memit_eval: Eval, folder: Path, tmp_path: 
         "limit": None,
         "conflicts_left_out": 0,
     }
-    stages = {"load", "prepare", "z", "insert", "evaluate", "generate"}
+    stages = {"load", "prepare", "z", "insert", "evaluate", "generate", "chat", "capability"}
     assert set(told["seconds"]) == stages
     assert told["perplexity"]["after"] / told["perplexity"]["before"] == pytest.approx(
         told["perplexity_ratio"]
@@ -140,7 +151,16 @@ def test_counterfact_before_and_after(memit_eval: Eval, folder: Path, tmp_path: 
     for when in ("before", "after"):
         summary = told[when]
         assert f"{summary['efficacy']:.1f} ± {summary['ci95']['efficacy']:.1f}" in line
-    assert "over the first 2 of 3 records" in result.stderr
+    assert "GE and RS are over the first 2 of 3 records" in result.stderr
+    assert "chat is over the first 2 of 3 records" in result.stderr
+    assert set(told["capability"]["after"]["ci95"]) == {"cloze", "arithmetic", "grammar", "all"}
+    for row in (
+        "capability: cloze",
+        "other words, greedy",
+        "chat: as posted",
+        "chat: in other words",
+    ):
+        assert row in result.stdout
 
 
 def test_zsre(memit_eval: Eval, tmp_path: Path) -> None:
@@ -153,6 +173,26 @@ def test_zsre(memit_eval: Eval, tmp_path: Path) -> None:
     assert told["after"]["ci95"]["efficacy"] is None
     assert "specificity" in result.stdout
     assert "ES" not in result.stdout
+
+
+def test_without_a_chat_template_the_table_has_no_chat_and_says_so(
+    memit_eval: Eval, folder: Path, tmp_path: Path
+) -> None:
+    save_tiny("llama", tmp_path)
+    arguments = ["--limit=1", "--no-generate", f"--model={tmp_path}"]
+    result = memit_eval("counterfact", "facts.json", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "no chat is measured: the model has no chat template" in result.stderr
+    assert "chat" not in result.stdout
+
+
+def test_no_chat(memit_eval: Eval, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ["--limit=1", "--no-generate", "--no-chat", f"--json={report}"]
+    result = memit_eval("counterfact", "facts.json", *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(report.read_text())["chat_records"] == 0
+    assert "chat" not in result.stdout
 
 
 def test_batches_and_no_generations(memit_eval: Eval, tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def test_the_edit_shows(result: Result) -> None:
     )
     assert result.kl > 0
     assert result.perplexity[1] / result.perplexity[0] == pytest.approx(result.perplexity_ratio)
-    assert {"prepare", "z", "insert", "evaluate", "generate"} == set(result.seconds)
+    stages = {"prepare", "z", "insert", "evaluate", "generate", "chat", "capability"}
+    assert stages == set(result.seconds)
 
 
 def test_texts_are_generated_of_the_first_records_alone(result: Result) -> None:

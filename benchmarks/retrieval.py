@@ -1,0 +1,193 @@
+"""Facts in the prompt instead of in the weights: what each way answers, and what a question costs.
+
+    python -m benchmarks.retrieval FACTS.json --sizes 1,10,100,500 --ks 1,5 [--json OUT.json]
+
+FACTS.json holds CounterFact records. Of every size the facts are written into the model, and the
+same facts are searched: those k whose prompts are nearest to a question, by TF-IDF, stand before
+it, in plain text and in the user's turn of a chat. Both ways are asked the same records, spread
+evenly, and scored as `memit eval` does. The last columns are the mean of the tokens that retrieval
+adds to a question, and the median of milliseconds for a question that is asked alone and answered
+with a few tokens, the search included.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from memit_core.default_model import DEFAULT_MODEL
+from memit_core.edit import Editor
+from memit_core.eval.chat import ChatScores, UserTurn, as_it_is
+from memit_core.eval.datasets import COUNTERFACT
+from memit_core.eval.extras import need
+from memit_core.eval.generation import continuations
+from memit_core.eval.records import Record, without_conflicts
+from memit_core.eval.report import summary_json
+from memit_core.eval.summary import summarise
+from memit_core.facts import Fact, group_facts
+from memit_core.hparams import from_file
+from memit_core.joining import separator
+from memit_core.loading import load_model
+from memit_core.model import Model
+from memit_core.tokens import encode_text
+
+COLUMNS = {
+    "efficacy": "ES",
+    "paraphrase": "PS",
+    "neighborhood": "NS",
+    "generation_success": "greedy",
+    "paraphrase_generation_success": "other words",
+    "chat": "chat",
+    "chat_question": "chat, question",
+    "chat_other_words": "chat, other words",
+}
+ANSWER_TOKENS = 8
+"""Of an answer whose time is taken."""
+TIMED = 20
+"""Questions whose time is taken, at most."""
+INSTRUCTION = "Take these facts as true:"
+
+Prompt = Callable[[str], str]
+"""From a question to the text that is asked."""
+
+
+class Retrieval:
+    """The facts that are nearest to a question, put before it.
+
+    Args:
+        k: facts at most; those that share no word with the question are left out.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+
+    def __init__(self, facts: Sequence[Fact], k: int) -> None:
+        text = need("sklearn.feature_extraction.text", "retrieval")
+        self._vectors: Any = text.TfidfVectorizer(sublinear_tf=True)
+        self._index: Any = self._vectors.fit_transform([fact.filled for fact in facts])
+        self._texts = [_sentence(fact) for fact in facts]
+        self._k = k
+
+    def found(self, question: str) -> list[str]:
+        """The facts as sentences, the nearest last, next to the question."""
+        scores = (self._index @ self._vectors.transform([question]).T).toarray()[:, 0]
+        nearest = np.argsort(-scores, kind="stable")[: self._k]
+        return [self._texts[i] for i in reversed(nearest) if scores[i] > 0]
+
+    def prompt(self, question: str) -> str:
+        """The question with facts before it, each on a line."""
+        return "\n".join([*self.found(question), question])
+
+    def turn(self, question: str, said: str) -> str:
+        """A user's turn that gives the facts before what it says."""
+        found = self.found(question)
+        return "\n".join([INSTRUCTION, *found, "", said]) if found else said
+
+
+def _sentence(fact: Fact) -> str:
+    target = fact.target_new.strip()
+    stop = "" if target.endswith(".") else "."
+    return f"{fact.filled}{separator(fact.filled, target)}{target}{stop}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to know the facts: a model, and what it is asked instead of a question."""
+
+    name: str
+    model: Model
+    prompt: Prompt = str
+    turn: UserTurn = as_it_is
+
+    def row(self, asked: Sequence[Record]) -> dict[str, Any]:
+        """Figures of the records in percent, tokens that are added, milliseconds a question."""
+
+        def questions(record: Record) -> list[tuple[str, str]]:
+            return [(self.prompt(one), target) for one, target in COUNTERFACT.questions(record)]
+
+        measures = replace(COUNTERFACT, questions=questions).score(self.model, asked)
+        chats = ChatScores(asked, self.model.tokenizer, self.turn)
+        summary = summary_json(summarise(chats.add(self.model, asked, measures)))
+        prompts = [p for record in asked for p in (record.fact.filled, *record.paraphrases)]
+        return {
+            "way": self.name,
+            **{name: summary[name] for name in COLUMNS},
+            "ci95": {name: summary["ci95"][name] for name in COLUMNS},
+            "tokens_added": fmean(self._added(prompt) for prompt in prompts),
+            "milliseconds": median(self._milliseconds(p) for p in prompts[:TIMED]),
+        }
+
+    def _added(self, question: str) -> int:
+        tokenizer = self.model.tokenizer
+        with_facts, alone = (
+            len(encode_text(tokenizer, text)[0]) for text in (self.prompt(question), question)
+        )
+        return with_facts - alone
+
+    def _milliseconds(self, question: str) -> float:
+        start = time.perf_counter()
+        ids, _ = encode_text(self.model.tokenizer, self.prompt(question))
+        continuations(self.model, [ids], ANSWER_TOKENS)
+        return 1_000 * (time.perf_counter() - start)
+
+
+def spread(records: Sequence[Record], most: int) -> list[Record]:
+    """At most so many of the records, evenly."""
+    count = min(most, len(records))
+    return [records[i * len(records) // count] for i in range(count)]
+
+
+def main(
+    facts: Annotated[Path, typer.Argument(help="CounterFact records.")],
+    sizes: Annotated[str, typer.Option(help="Facts at once, by commas.")] = "1,10,100,500",
+    ks: Annotated[str, typer.Option(help="Facts before a question, by commas.")] = "1,5",
+    asked: Annotated[int, typer.Option(help="Records of each size that are asked.")] = 50,
+    skip: Annotated[int, typer.Option(help="Records to leave out at the beginning.")] = 0,
+    model: Annotated[str, typer.Option(help="Model folder or hub name.")] = DEFAULT_MODEL,
+    hparams: Annotated[Path | None, typer.Option(help="JSON file of hyperparameters.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
+) -> None:
+    """Measure every size in every way, and print."""
+    records = without_conflicts(COUNTERFACT.read(facts, skip=skip))
+    editor = Editor(load_model(model), None if hparams is None else from_file(hparams))
+    table = Table("facts", "way", *COLUMNS.values(), "tokens added", "ms a question")
+    rows = []
+    for size in map(int, sizes.split(",")):
+        written = list(dict.fromkeys(record.request for record in records[:size]))
+        solved = editor.solve(group_facts(written))
+        ways = [Way("unedited", editor.base), Way("edited", editor.model_with(solved))]
+        for k in map(int, ks.split(",")):
+            found = Retrieval(written, k)
+            ways.append(Way(f"retrieval, k = {k}", editor.base, found.prompt, found.turn))
+        for way in ways:
+            row = {"facts": size, **way.row(spread(records[:size], asked))}
+            rows.append(row)
+            table.add_row(str(size), *_cells(row))
+    Console().print(table)
+    if json_out is not None:
+        json_out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def cell(name: str) -> str:
+        value, half = row[name], row["ci95"][name]
+        if value is None:
+            return ""
+        return f"{value:.1f}" if half is None else f"{value:.1f} ± {half:.1f}"
+
+    costs = (f"{row['tokens_added']:.1f}", f"{row['milliseconds']:.0f}")
+    return [row["way"], *map(cell, COLUMNS), *costs]
+
+
+if __name__ == "__main__":
+    typer.run(main)
