@@ -24,6 +24,8 @@ SUMS = 100
 """Items of arithmetic."""
 WRONG = 3
 """Wrong results of each."""
+SOLVED = "2 + 3 = 5\n9 - 1 = 8\n14 + 23 = 37\n"
+"""Stands before each: without examples small models do no better than by chance."""
 NEAR = (-10, -2, -1, 1, 2, 10)
 """How far wrong results may be from the right one."""
 
@@ -61,11 +63,11 @@ def _arithmetic(seed: int) -> Iterator[Item]:
             prompt, result = f"{a} + {b} =", a + b
         else:
             prompt, result = f"{max(a, b)} - {min(a, b)} =", abs(a - b)
-        if prompt in known:
+        if prompt in known or prompt in SOLVED:
             continue
         known.add(prompt)
         near = drawn.sample([result + d for d in NEAR if result + d >= 0], WRONG)
-        yield Item("arithmetic", prompt, str(result), tuple(map(str, near)))
+        yield Item("arithmetic", f"{SOLVED}{prompt}", str(result), tuple(map(str, near)))
 
 
 def right_answers(

@@ -48,13 +48,15 @@ def test_the_items_are_what_they_say() -> None:
 def test_arithmetic_is_right_and_drawn_by_the_seed() -> None:
     items = [item for item in capability_items(3) if item.kind == "arithmetic"]
     for item in items:
-        a, sign, b, _ = item.prompt.split()
+        solved, _, asked = item.prompt.rpartition("\n")
+        assert asked not in solved
+        a, sign, b, _ = asked.split()
         result = int(a) + int(b) if sign == "+" else int(a) - int(b)
         assert result == int(item.right) >= 0
         assert {abs(result - int(wrong)) for wrong in item.wrong} <= {1, 2, 10}
-    assert {item.prompt.split()[1] for item in items} == {"+", "-"}
-    digits = {len(item.prompt.split()[0]) for item in items}
-    assert digits == {1, 2}
+    asked = [item.prompt.splitlines()[-1].split() for item in items]
+    assert {sign for _, sign, *_ in asked} == {"+", "-"}
+    assert {len(a) for a, *_ in asked} == {1, 2}
     assert capability_items(3) == capability_items(3) != capability_items(4)
 
 
