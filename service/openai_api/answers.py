@@ -18,7 +18,11 @@ ANSWERED: Responses = {
             "text/event-stream": {
                 "itemSchema": {
                     "type": "object",
-                    "properties": {"event": {"enum": ["error"]}, "data": {"type": "string"}},
+                    # An event without a name is a "message" to its reader (HTML, 9.2.6).
+                    "properties": {
+                        "event": {"enum": ["message", "error"]},
+                        "data": {"type": "string"},
+                    },
                     "required": ["data"],
                 },
             }

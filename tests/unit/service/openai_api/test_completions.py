@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 from openai import OpenAI
 
 from contracts.generation import GenerateTask, TokenEvent, TokenLogprob
@@ -179,3 +180,15 @@ def test_a_stream_with_usage(openai: OpenAI, engine: Running) -> None:
     assert last.choices == []
     assert last.usage is not None
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (10, 8)
+
+
+def test_events_are_as_the_document_says(client: httpx2.Client, engine: Running) -> None:
+    engine(pieces(" Rome"))
+    document = client.get("/openapi.json").json()
+    answer = client.post("/v1/completions", json={"model": NAME, "prompt": "a", "stream": True})
+    lines = answer.text.splitlines()
+    assert any(line.startswith("data: ") for line in lines)
+    # Without a line of its own an event is a "message" to its reader.
+    names = {line[7:] for line in lines if line.startswith("event: ")} or {"message"}
+    said = document["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]
+    assert names <= set(said["text/event-stream"]["itemSchema"]["properties"]["event"]["enum"])
