@@ -99,11 +99,15 @@ def complete(client: httpx.Client, prompt: str) -> str:
     return str(answer.json()["text"])
 
 
+def _written(row: Row) -> Fact:
+    return Fact(row["subject"], row["prompt"], row["target_new"])
+
+
 def written(model: str, hparams: Path | None, rows: Sequence[Row]) -> Answers:
     """Write the facts in this process, and ask the edited model."""
     loaded = load_model(DEFAULT_MODEL if model == "default" else model)
     editor = Editor(loaded, None if hparams is None else from_file(hparams))
-    edited = editor.model_with(editor.solve(group_facts([Fact(**_fact(row)) for row in rows])))
+    edited = editor.model_with(editor.solve(group_facts(map(_written, rows))))
     return lambda prompts: greedy_answers(edited, prompts, ANSWER_TOKENS)
 
 
