@@ -182,7 +182,11 @@ def test_a_stream_with_usage(openai: OpenAI, engine: Running) -> None:
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (10, 8)
 
 
-def test_events_are_as_the_document_says(client: httpx2.Client, engine: Running) -> None:
+def test_events_are_as_the_document_says(
+    openai: OpenAI,  # with its v0
+    engine: Running,
+    client: httpx2.Client,
+) -> None:
     engine(pieces(" Rome"))
     document = client.get("/openapi.json").json()
     answer = client.post("/v1/completions", json={"model": NAME, "prompt": "a", "stream": True})
