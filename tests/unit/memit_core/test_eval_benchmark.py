@@ -19,6 +19,8 @@ from memit_core.eval.report import as_json
 from memit_core.evaluate import evaluate_facts
 from memit_core.facts import Fact, group_facts
 from memit_core.methods import METHODS
+from memit_core.methods.mend.trainer import Options as Training
+from memit_core.methods.mend.trainer import train
 from memit_core.methods.writer import writer_of
 from memit_core.progress import silent
 from tests.tiny_models import TEXT
@@ -35,6 +37,14 @@ RECORDS = tuple(
     )
     for i, fact in enumerate(FACTS)
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _network(any_editor: Editor, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """For MEND; trained too little to matter."""
+    folder = tmp_path_factory.mktemp("mend")
+    options = Training(steps=1, rank=4)
+    any_editor.network = train(any_editor.loaded, FACTS, TEXT, folder, options).file
 
 
 @pytest.fixture(scope="module")
