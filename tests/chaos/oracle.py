@@ -21,6 +21,7 @@ CONTEXT = 512
 ROUNDING = 1e-5
 """Of the largest logit: tokens that differ by less are equally the best in float32."""
 MOST_TEXTS = 16
+"""Followed at once, however many tokens tie."""
 
 
 class Oracle:
