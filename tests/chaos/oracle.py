@@ -45,28 +45,12 @@ class Oracle:
                 self._known[key] = answer.text
             return self._known[key]
 
-    @torch.no_grad()
     def texts(self, registry: Registry, version: str, prompt: str, tokens: int) -> set[str]:
-        """Every greedy answer in float64, either way where two tokens tie up to rounding.
-
-        Rows that are decoded together round otherwise than a row alone.
-        """
+        """All that it may say (`greedy_texts`): rows decoded together round otherwise than one."""
         view = cast_view(self._loaded.model, torch.float64)
         for path, weight in self._weights(registry, version).items():
             set_weight(view, path, weight.double())
-        tokenizer = self._loaded.tokenizer
-        asked, _ = encode_text(tokenizer, prompt)
-        open_, ended = [asked], []
-        for _ in range(tokens):
-            longer = [[*row, token] for row in open_ for token in _best(view, row)]
-            ends = [row for row in longer if row[-1] == tokenizer.eos_token_id]
-            ended += [row[:-1] for row in ends]
-            open_ = [row for row in longer if row not in ends][:MOST_TEXTS]
-        found = set()
-        for row in [*open_, *ended]:
-            shown = Detokenizer(tokenizer, asked)
-            found.add("".join([*map(shown.push, row[len(asked) :]), shown.end()]))
-        return found
+        return greedy_texts(view, self._loaded.tokenizer, prompt, tokens)
 
     def _weights(self, registry: Registry, version: str) -> dict[str, torch.Tensor]:
         found = {}
@@ -75,6 +59,23 @@ class Oracle:
             delta = decode_delta(registry.blobs.get(one.blob))
             found[one.module] = served_weight(base, delta, self._loaded.structure.transposed)
         return found
+
+
+@torch.no_grad()
+def greedy_texts(model: Any, tokenizer: Any, prompt: str, tokens: int) -> set[str]:
+    """Every greedy answer of a float64 model, either way where two tokens tie up to `ROUNDING`."""
+    asked, _ = encode_text(tokenizer, prompt)
+    open_, ended = [asked], []
+    for _ in range(tokens):
+        longer = [[*row, token] for row in open_ for token in _best(model, row)]
+        ends = [row for row in longer if row[-1] == tokenizer.eos_token_id]
+        ended += [row[:-1] for row in ends]
+        open_ = [row for row in longer if row not in ends][:MOST_TEXTS]
+    found = set()
+    for row in [*open_, *ended]:
+        shown = Detokenizer(tokenizer, asked)
+        found.add("".join([*map(shown.push, row[len(asked) :]), shown.end()]))
+    return found
 
 
 def _best(model: Any, row: list[int]) -> list[int]:

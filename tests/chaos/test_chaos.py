@@ -12,10 +12,11 @@ from tests.chaos import fuse
 from tests.chaos.faults import FAULTS
 from tests.chaos.kills import Lane
 from tests.chaos.lab import try_fault
-from tests.chaos.oracle import Oracle
+from tests.chaos.oracle import ROUNDING, Oracle, greedy_texts
 from tests.chaos.points import POINTS, VICTIMS, kind_of, plan
 from tests.chaos.samples import Sample, growths
 from tests.chaos.setting import settings_in
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 SEED = 1
 TRIED = [
@@ -117,3 +118,20 @@ def test_what_grows_is_a_leak_once_it_is_more_than_noise(an_hour: float, leaks: 
     assert {one.pid for one in found} == {1}, "the other one did not live long enough"
     assert [one.leak for one in found if one.measure == "rss_mb"] == [leaks]
     assert not any(one.leak for one in found if one.measure != "rss_mb")
+
+
+@pytest.mark.parametrize(("gap", "either"), [(0.0, True), (0.1, True), (10.0, False)])
+def test_an_answer_may_go_either_way_only_where_two_tokens_tie(gap: float, either: bool) -> None:
+    """The second token is planted this many roundings behind the first; no other text is right."""
+    model = tiny_model("llama", tie_word_embeddings=False).double()
+    tokenizer = tiny_tokenizer()
+    prompt, steps = "Anna Keller works as a", 3
+    (best,) = greedy_texts(model, tokenizer, prompt, steps)
+    head = model.lm_head.weight.data
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    first, second = (int(t) for t in model(input_ids=ids).logits[0, -1].topk(2).indices)
+    head[second] = head[first] * (1 - gap * ROUNDING)
+    texts = greedy_texts(model, tokenizer, prompt, 1)
+    assert texts == {tokenizer.decode([t]) for t in ((first, second) if either else (first,))}
+    assert (len(greedy_texts(model, tokenizer, prompt, steps)) > 1) == either
+    assert best in greedy_texts(model, tokenizer, prompt, steps)
