@@ -171,6 +171,7 @@ class Editor:
                 self.preparation.contexts(),
                 [groups[g] for g in missing],
                 progress,
+                chats=self.preparation.chats(),
                 max_tokens=self.max_tokens,
                 word_ends=self.preparation.word_ends(),
             )

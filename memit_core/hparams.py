@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[type, float]] = {
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
+    "chat_contexts": (int, 0),
     "v_end_factor": (float, 0),
     "v_stop_after_lead": (int, 0),
     "v_max_grad_steps": (int, 1),
@@ -74,6 +75,8 @@ class HParams:
     """Context templates sampled from the model, besides the bare prompt."""
     context_length: int = 10
     """Tokens of a sampled context, its opening included."""
+    chat_contexts: int = 0
+    """Contexts through the model's chat template, besides those; see `chat_contexts.py`."""
     bare_share: float | None = None
     """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
     over the sampled contexts. None: one column, the mean of the two, as in the paper."""

@@ -55,6 +55,8 @@ class Insertion:
         self._upon: Solved = upon or {}
         self._first: dict[int, LayerInputs] = {}
         """By layer, of the first round."""
+        self._residuals: dict[int, torch.Tensor] = {}
+        """By layer, [d, groups] float64: of every group, from the last round that walked it."""
 
     def run(self, progress: ProgressCallback) -> dict[str, Delta]:
         """The changes of the base that write the groups, by module path, the lowest layer first;
@@ -68,39 +70,53 @@ class Insertion:
         width = self._loaded.structure.intermediate
         total = len(hp.layers) * (hp.reweight_rounds + 1)
         weights = torch.ones(len(self._groups), dtype=torch.float64)
+        walked = torch.ones(len(self._groups), dtype=torch.bool)
         for written in range(hp.reweight_rounds + 1):
-            solved = self._write(weights, progress, written * len(hp.layers), total)
+            solved = self._write(weights, walked, progress, written * len(hp.layers), total)
             if written == hp.reweight_rounds:
                 break
-            missed = self._missed(solved, _at(progress, (written + 1) * len(hp.layers), total))
+            at = _at(progress, (written + 1) * len(hp.layers), total)
+            missed = self._missed(solved, walked, at)
             if not missed.any() or missed.sum() > MOST_MISSED * width:
                 break
             weights[missed] *= hp.reweight_factor
+            walked = missed
         progress("insert", total, total)
         return solved
 
     def _write(
-        self, weights: torch.Tensor, progress: ProgressCallback, done: int, total: int
+        self,
+        weights: torch.Tensor,
+        walked: torch.Tensor,
+        progress: ProgressCallback,
+        done: int,
+        total: int,
     ) -> dict[str, Delta]:
         """Solve layer by layer, each on the weights that are stored for those below.
 
         At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far;
         where a norm follows the projection, what moves the states so through it.
-        The keys are those of the first time: another weight of some facts hardly moves them.
+        Keys are those of the first round, and so are the residuals of groups that were not missed:
+        another weight of a few others hardly moves them. For the same reason a later round asks
+        only what an earlier one missed.
+
+        Args:
+            weights: of the groups in the least squares, [groups] float64.
+            walked: groups whose states are read, [groups] bool; all of them in the first round.
         """
         hp, model = self._hparams, edited(self._loaded, self._upon)
-        contexts = self._prepared.contexts
-        if self._first:
-            contexts = contexts[:1]
-        walk = KeyWalk(model, self._groups, contexts, hp.layers[-1])
+        contexts = self._prepared.prefixes[: 1 if self._first else None]
+        columns = walked.nonzero()[:, 0]
+        walk = KeyWalk(model, [self._groups[g] for g in columns], contexts, hp.layers[-1])
         solved: dict[str, Delta] = dict(self._upon)
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
-            first = self._first.get(layer, now)
-            if hp.reweight_rounds:
-                self._first[layer] = first
-            residual = self._before_norm(layer, now, (self._z - now.states) / (len(hp.layers) - i))
+            first = self._first.setdefault(layer, now)
+            gap = self._z[:, columns] - now.states
+            read = self._before_norm(layer, now, gap / (len(hp.layers) - i))
+            residual = self._residuals.get(layer, read).index_copy(1, columns, read)
+            self._residuals[layer] = residual
             right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
             solved[path] = summed(self._upon.get(path), smallest(residual, right))
@@ -132,14 +148,17 @@ class Insertion:
         parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
-    def _missed(self, solved: Solved, progress: ProgressCallback) -> torch.Tensor:
-        """Which groups have a fact whose greedy answer is not its target, [groups] bool."""
+    def _missed(
+        self, solved: Solved, among: torch.Tensor, progress: ProgressCallback
+    ) -> torch.Tensor:
+        """Which groups of some have a fact whose greedy answer is not its target, [groups] bool."""
         model = edited(self._loaded, solved)
         # In the precision of the z optimisation, whose cast weights serve here too.
         _, fast = self._prepared.decoders
         model = model.with_view(cast_view(model.view, fast.dtype, cast=fast.model.view))
         tokenizer, contexts = model.tokenizer, self._prepared.contexts
-        facts = [(g, fact) for g, group in enumerate(self._groups) for fact in group.facts]
+        asked = among.nonzero()[:, 0].tolist()
+        facts = [(g, fact) for g in asked for fact in self._groups[g].facts]
         pairs = [
             (
                 prefixed(tokenizer, contexts_of(tokenizer, fact, contexts)[0], fact.filled),

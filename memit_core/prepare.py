@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from memit_core.cache import Cache
+from memit_core.chat_contexts import ChatContext, chat_contexts
 from memit_core.covariance import compute_covariance, decode_covariance, encode_covariance
 from memit_core.decoder import Decoder
 from memit_core.hparams import HParams
@@ -29,6 +30,8 @@ class Prepared:
 
     contexts: tuple[str, ...]
     """Context prefixes, the empty one first."""
+    chats: tuple[ChatContext, ...]
+    """Contexts through the chat template."""
     covariance: dict[int, torch.Tensor]
     """C by layer, [m, m] float32."""
     solvers: Mapping[int, KeySolver]
@@ -37,6 +40,11 @@ class Prepared:
     """The base in its own precision, and its upper blocks in that of the z optimisation."""
     word_ends: torch.Tensor | None
     """Tokens that end a word, bool [vocabulary], where z learns a target's end."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What keys are read after: the contexts, and what stands before a prompt in chats."""
+        return (*self.contexts, *(chat.before for chat in self.chats))
 
 
 class Preparation:
@@ -78,7 +86,12 @@ class Preparation:
         """
         self.everything_but_decoders(progress)
         return Prepared(
-            self.contexts(), self.covariance(), self.solvers(), self.decoders(), self.word_ends()
+            self.contexts(),
+            self.chats(),
+            self.covariance(),
+            self.solvers(),
+            self.decoders(),
+            self.word_ends(),
         )
 
     def everything_but_decoders(self, progress: ProgressCallback = silent) -> None:
@@ -115,10 +128,19 @@ class Preparation:
             progress("templates", 1, 1)
         return self._contexts
 
+    def chats(self) -> tuple[ChatContext, ...]:
+        """Contexts through the chat template.
+
+        Raises:
+            MemitError: it refuses a user's turn.
+        """
+        return chat_contexts(self._loaded.tokenizer, self._hparams.chat_contexts)
+
     @property
     def contexts_digest(self) -> str:
-        """SHA-256 in hex of the context prefixes."""
-        return hashlib.sha256(json.dumps(self.contexts()).encode()).hexdigest()
+        """SHA-256 in hex of all contexts."""
+        contexts = [*self.contexts(), *map(astuple, self.chats())]
+        return hashlib.sha256(json.dumps(contexts).encode()).hexdigest()
 
     def covariance(self, progress: ProgressCallback = silent) -> dict[int, torch.Tensor]:
         """C by layer, [m, m] float32."""

@@ -80,14 +80,15 @@ def encode_text(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, i
     return ids, offsets
 
 
-def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "") -> Row:
-    """`prefix` + the filled prompt; after the beginning-of-text that the prompt may bring.
+def prompt_row(tokenizer: Any, fact: Fact, prefix: str = "", suffix: str = "") -> Row:
+    """`prefix` + the filled prompt + `suffix`; after the beginning-of-text that the prompt may
+    bring.
 
     Raises:
         InvalidFact: no token holds a character of the subject.
     """
     before, _ = fact.parts
-    ids, offsets = encode_text(tokenizer, prefixed(tokenizer, prefix, fact.filled))
+    ids, offsets = encode_text(tokenizer, prefixed(tokenizer, prefix, f"{fact.filled}{suffix}"))
     begin = compose(f"{prefix}{before}")
     end = compose(f"{prefix}{before}{fact.subject.rstrip()}")
     return Row(tuple(ids), _lookup(offsets, len(begin), len(end), fact))
@@ -109,17 +110,18 @@ def target_row(
     tokenizer: Any,
     fact: Fact,
     prefix: str = "",
+    suffix: str = "",
     *,
     max_tokens: int | None = None,
     ends: bool = False,
 ) -> Row:
-    """`prefix` + the filled prompt + the target, without its last token unless `ends`.
+    """`prefix` + the filled prompt + `suffix` + the target, without its last token unless `ends`.
 
     Raises:
         InvalidFact: the subject or target tokenises to nothing, or the row is too long.
     """
-    row = prompt_row(tokenizer, fact, prefix)
-    text = prefixed(tokenizer, prefix, fact.filled)
+    row = prompt_row(tokenizer, fact, prefix, suffix)
+    text = prefixed(tokenizer, prefix, f"{fact.filled}{suffix}")
     targets = target_ids(tokenizer, text, fact.target_new)
     if not targets:
         raise InvalidFact("tokenises to nothing", subject=fact.subject, field="target_new")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memit_core.chat_contexts import ChatContext
 from memit_core.errors import InvalidFact
-from memit_core.facts import Group
+from memit_core.facts import Fact, Group
 from memit_core.joining import ends_in_word
 from memit_core.tokens import Row, contexts_of, subject_row, target_row
 
@@ -37,42 +38,52 @@ class GroupRows:
 
 
 def group_rows(
-    tokenizer: Any, group: Group, contexts: Sequence[str], max_tokens: int | None, ends: bool
+    tokenizer: Any,
+    group: Group,
+    contexts: Sequence[str],
+    max_tokens: int | None,
+    ends: bool,
+    chats: Sequence[ChatContext] = (),
 ) -> GroupRows:
     """Tokenise a group.
 
     Args:
         contexts: prefixes, the empty one first.
+        chats: further contexts. A prompt that brings special tokens, and so may be a chat itself,
+            stands bare instead.
         max_tokens: longest prompt and target together, in the bare context.
         ends: whether targets that end in a word are followed to their end.
 
     Raises:
         InvalidFact: a fact cannot be tokenised as needed, or the group has too many tokens.
     """
-    by_fact = [
-        [
-            target_row(
-                tokenizer,
-                fact,
-                context,
-                max_tokens=None if c else max_tokens,
-                ends=ends and ends_in_word(fact.target_new),
-            )
-            for c, context in enumerate(contexts_of(tokenizer, fact, contexts))
-        ]
-        for fact in group.facts
-    ]
+    by_fact = []
+    for fact in group.facts:
+        bare, *others = contexts_of(tokenizer, fact, contexts)
+        end = ends and ends_in_word(fact.target_new)
+        row = target_row(tokenizer, fact, bare, max_tokens=max_tokens, ends=end)
+        rows = [row, *(target_row(tokenizer, fact, other, ends=end) for other in others)]
+        for chat in chats:
+            if _brings_special(tokenizer, fact):
+                rows.append(row)
+            else:
+                rows.append(target_row(tokenizer, fact, chat.before, chat.after, ends=end))
+        by_fact.append(rows)
     facts = [list(of_context) for of_context in zip(*by_fact, strict=True)]
-    rows = GroupRows(facts, subject_row(tokenizer, group.facts[0]))
-    if rows.live > MAX_GROUP_TOKENS:
+    found = GroupRows(facts, subject_row(tokenizer, group.facts[0]))
+    if found.live > MAX_GROUP_TOKENS:
         raise InvalidFact(
-            f"has {len(group.facts)} live facts, {rows.live} tokens in all their contexts, "
+            f"has {len(group.facts)} live facts, {found.live} tokens in all their contexts, "
             f"of which at most {MAX_GROUP_TOKENS} can be optimised together",
             subject=group.subject,
             field="subject",
             limit=MAX_GROUP_TOKENS,
         )
-    return rows
+    return found
+
+
+def _brings_special(tokenizer: Any, fact: Fact) -> bool:
+    return any(token in fact.filled for token in tokenizer.all_special_tokens)
 
 
 def rows_by_context(groups: Sequence[GroupRows]) -> list[list[Row]]:

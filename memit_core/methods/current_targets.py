@@ -41,6 +41,7 @@ def current_targets(
         preparation.contexts(),
         groups,
         progress,
+        chats=preparation.chats(),
         max_tokens=editor.max_tokens,
         word_ends=preparation.word_ends(),
     )
