@@ -38,6 +38,9 @@ class PlainMemit:
         hp = self.hparams
         (fact,) = group.facts
         facts = [target_row(self.tokenizer, fact, context) for context in self.prepared.contexts]
+        chat = self.prepared.chat
+        if chat is not None:
+            facts.append(target_row(self.tokenizer, fact, chat.before, chat.after))
         rows = [*facts, subject_row(self.tokenizer, fact)]
         batch = collate(rows, self.model.device)
         every = torch.arange(len(rows))
@@ -101,7 +104,7 @@ class PlainMemit:
         self, view: Any, group: Group, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """k [m] at a layer and h [d] at the last edited one, of one fact."""
-        rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.prepared.contexts]
+        rows = [prompt_row(self.tokenizer, group.facts[0], c) for c in self.prepared.prefixes]
         batch = collate(rows, self.model.device)
         at = (torch.arange(len(rows)), batch.lookup)
         read: dict[str, torch.Tensor] = {}

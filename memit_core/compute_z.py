@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from memit_core.chat_contexts import ChatContext
+from memit_core.chat_context import ChatContext
 from memit_core.decoder import Decoder
 from memit_core.errors import OutOfMemory
 from memit_core.facts import Group
@@ -31,7 +31,7 @@ def compute_z(
     groups: Sequence[Group],
     progress: ProgressCallback,
     *,
-    chats: Sequence[ChatContext] = (),
+    chat: ChatContext | None = None,
     max_tokens: int | None = None,
     batch_tokens: int | None = None,
     word_ends: torch.Tensor | None = None,
@@ -44,7 +44,7 @@ def compute_z(
         decoders: two of the unedited base: one runs the blocks up to the last edited layer, the
             other those above, in the precision that they shall run in.
         contexts: prefixes, the empty one first.
-        chats: further contexts, see `group_rows`.
+        chat: one context more, see `group_rows`.
         max_tokens: longest prompt and target together.
         batch_tokens: live tokens of a batch; by default what free memory holds.
         word_ends: tokens that end a word, bool [vocabulary]; needed where hparams have a
@@ -58,7 +58,7 @@ def compute_z(
     exact, fast = decoders
     ends = word_ends is not None and hparams.v_end_factor > 0
     tokenizer, steps = exact.model.tokenizer, hparams.v_num_grad_steps
-    rows = [group_rows(tokenizer, group, contexts, max_tokens, ends, chats) for group in groups]
+    rows = [group_rows(tokenizer, group, contexts, max_tokens, ends, chat) for group in groups]
     progress("z", 0, len(groups) * steps)
     waiting = sorted(range(len(groups)), key=lambda g: rows[g].shape)
     budget = batch_tokens or memory_budget(fast, fast.depth - 1 - hparams.layers[-1])

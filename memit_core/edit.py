@@ -171,7 +171,7 @@ class Editor:
                 self.preparation.contexts(),
                 [groups[g] for g in missing],
                 progress,
-                chats=self.preparation.chats(),
+                chat=self.preparation.chat,
                 max_tokens=self.max_tokens,
                 word_ends=self.preparation.word_ends(),
             )

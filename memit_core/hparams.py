@@ -26,7 +26,6 @@ _RANGES: dict[str, tuple[type, float]] = {
     "mom2_n_tokens": (int, 2),
     "n_contexts": (int, 0),
     "context_length": (int, 1),
-    "chat_contexts": (int, 0),
     "v_end_factor": (float, 0),
     "v_stop_after_lead": (int, 0),
     "v_max_grad_steps": (int, 1),
@@ -75,8 +74,9 @@ class HParams:
     """Context templates sampled from the model, besides the bare prompt."""
     context_length: int = 10
     """Tokens of a sampled context, its opening included."""
-    chat_contexts: int = 0
-    """Contexts through the model's chat template, besides those; see `chat_contexts.py`."""
+    chat_context: bool = False
+    """Whether the prompt as a user's turn of a chat, which the target answers, is one context more;
+    of no effect where the tokenizer has no chat template."""
     bare_share: float | None = None
     """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
     over the sampled contexts. None: one column, the mean of the two, as in the paper."""
@@ -104,6 +104,10 @@ class HParams:
             raise MemitError(
                 f"hparams: v_max_grad_steps must be at least v_num_grad_steps, "
                 f"{self.v_num_grad_steps}, got {self.v_max_grad_steps!r}"
+            )
+        if type(self.chat_context) is not bool:
+            raise MemitError(
+                f"hparams: chat_context must be true or false, got {self.chat_context!r}"
             )
         for name in ("bare_share", "v_beta1", "v_beta2"):
             if (value := getattr(self, name)) is not None and value >= 1:

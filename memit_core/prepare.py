@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from memit_core.cache import Cache
-from memit_core.chat_contexts import ChatContext, chat_contexts
+from memit_core.chat_context import ChatContext, chat_context
 from memit_core.covariance import compute_covariance, decode_covariance, encode_covariance
 from memit_core.decoder import Decoder
 from memit_core.hparams import HParams
@@ -30,8 +30,8 @@ class Prepared:
 
     contexts: tuple[str, ...]
     """Context prefixes, the empty one first."""
-    chats: tuple[ChatContext, ...]
-    """Contexts through the chat template."""
+    chat: ChatContext | None
+    """One context more, through the chat template."""
     covariance: dict[int, torch.Tensor]
     """C by layer, [m, m] float32."""
     solvers: Mapping[int, KeySolver]
@@ -43,8 +43,8 @@ class Prepared:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """What keys are read after: the contexts, and what stands before a prompt in chats."""
-        return (*self.contexts, *(chat.before for chat in self.chats))
+        """What keys are read after: the contexts, and what stands before the prompt in a chat."""
+        return self.contexts if self.chat is None else (*self.contexts, self.chat.before)
 
 
 class Preparation:
@@ -87,7 +87,7 @@ class Preparation:
         self.everything_but_decoders(progress)
         return Prepared(
             self.contexts(),
-            self.chats(),
+            self.chat,
             self.covariance(),
             self.solvers(),
             self.decoders(),
@@ -128,18 +128,15 @@ class Preparation:
             progress("templates", 1, 1)
         return self._contexts
 
-    def chats(self) -> tuple[ChatContext, ...]:
-        """Contexts through the chat template.
-
-        Raises:
-            MemitError: it refuses a user's turn.
-        """
-        return chat_contexts(self._loaded.tokenizer, self._hparams.chat_contexts)
+    @property
+    def chat(self) -> ChatContext | None:
+        """See `chat_context`; None too where the hyperparameters do not ask for it."""
+        return chat_context(self._loaded.tokenizer) if self._hparams.chat_context else None
 
     @property
     def contexts_digest(self) -> str:
         """SHA-256 in hex of all contexts."""
-        contexts = [*self.contexts(), *map(astuple, self.chats())]
+        contexts = [*self.contexts(), *([astuple(self.chat)] if self.chat else [])]
         return hashlib.sha256(json.dumps(contexts).encode()).hexdigest()
 
     def covariance(self, progress: ProgressCallback = silent) -> dict[int, torch.Tensor]:

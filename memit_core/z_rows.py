@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memit_core.chat_contexts import ChatContext
+from memit_core.chat_context import ChatContext
 from memit_core.errors import InvalidFact
 from memit_core.facts import Fact, Group
 from memit_core.joining import ends_in_word
@@ -43,13 +43,13 @@ def group_rows(
     contexts: Sequence[str],
     max_tokens: int | None,
     ends: bool,
-    chats: Sequence[ChatContext] = (),
+    chat: ChatContext | None = None,
 ) -> GroupRows:
     """Tokenise a group.
 
     Args:
         contexts: prefixes, the empty one first.
-        chats: further contexts. A prompt that brings special tokens, and so may be a chat itself,
+        chat: one context more. A prompt that brings special tokens, and so may be a chat itself,
             stands bare instead.
         max_tokens: longest prompt and target together, in the bare context.
         ends: whether targets that end in a word are followed to their end.
@@ -63,11 +63,10 @@ def group_rows(
         end = ends and ends_in_word(fact.target_new)
         row = target_row(tokenizer, fact, bare, max_tokens=max_tokens, ends=end)
         rows = [row, *(target_row(tokenizer, fact, other, ends=end) for other in others)]
-        for chat in chats:
-            if _brings_special(tokenizer, fact):
-                rows.append(row)
-            else:
-                rows.append(target_row(tokenizer, fact, chat.before, chat.after, ends=end))
+        if chat is not None:
+            bare_again = _brings_special(tokenizer, fact)
+            said = target_row(tokenizer, fact, chat.before, chat.after, ends=end)
+            rows.append(row if bare_again else said)
         by_fact.append(rows)
     facts = [list(of_context) for of_context in zip(*by_fact, strict=True)]
     found = GroupRows(facts, subject_row(tokenizer, group.facts[0]))

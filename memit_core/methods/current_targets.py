@@ -41,7 +41,7 @@ def current_targets(
         preparation.contexts(),
         groups,
         progress,
-        chats=preparation.chats(),
+        chat=preparation.chat,
         max_tokens=editor.max_tokens,
         word_ends=preparation.word_ends(),
     )

@@ -67,6 +67,18 @@ def answers(stack: Stack, version: str) -> dict[str, str]:
     }
 
 
+def in_chats(stack: Stack) -> dict[str, str]:
+    """Greedy answers to a user who says the prompt, by the target."""
+    said = {}
+    for target, prompt in ASKED.items():
+        turn = {"role": "user", "content": prompt}
+        body = {"model": "active", "messages": [turn], "max_tokens": 24, "temperature": 0}
+        answer = stack.http.post("/v1/chat/completions", json=body)
+        answer.raise_for_status()
+        said[target] = answer.json()["choices"][0]["message"]["content"]
+    return said
+
+
 def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> None:
     before = answers(stack, "v0")
     assert not any(text.startswith(target) for target, text in before.items())
@@ -76,6 +88,7 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
     assert edit["state"] == "committed", stack.logs()
     learned = answers(stack, "active")
     assert all(text.startswith(target) for target, text in learned.items()), learned
+    assert all(target in text for target, text in in_chats(stack).items())
     report = edit["report"]
     assert report["success"] == 1
     assert report["efficacy"] == 1
