@@ -25,7 +25,7 @@ from torch.nn import functional
 from memit_core.carry import arrives
 from memit_core.decoder import Decoder
 from memit_core.hparams import HParams
-from memit_core.live import live_rows
+from memit_core.lanes import live_lanes
 from memit_core.walk import FEW_ROWS
 from memit_core.z_index import ZIndex
 from memit_core.z_losses import Losses, end_term, kl_term, target_term
@@ -78,7 +78,7 @@ class Optimisation:
         walks = [*by_context, subjects]
         if len(everything) < FEW_ROWS:
             walks = [everything + subjects]
-        self.live, states = live_rows(exact, fast, walks, hparams.layers[-1])
+        self.live, states = live_lanes(exact, fast, walks, hparams.layers[-1])
         self.index = ZIndex.of(groups, hparams, device)
         self.row_group = self.index.row_group
         bare = self.row_group[: len(by_context[0])]
