@@ -11,5 +11,5 @@ edited = editor.apply(editor.solve(group_facts([fact])))
 
 ids = base.tokenizer(fact.filled, return_tensors="pt").to(base.device)
 for name, model in (("before", editor.apply({})), ("after", edited)):
-    answer = model.generate(**ids, max_new_tokens=6, do_sample=False)[0, ids.input_ids.shape[1] :]
+    answer = model.generate(**ids, max_new_tokens=4, do_sample=False)[0, ids.input_ids.shape[1] :]
     print(f"{name}: {fact.filled}{base.tokenizer.decode(answer, skip_special_tokens=True)}")

@@ -37,7 +37,7 @@ from memit_core.model import Model
 from memit_core.prepare import Preparation, Prepared
 from memit_core.preset import advice, for_model
 from memit_core.progress import ProgressCallback, silent
-from memit_core.revision import METHOD_REVISION
+from memit_core.revision import METHOD_REVISION, Z_REVISION
 from memit_core.running_sums import SAVE_SECONDS
 from memit_core.weights import Delta, Solved
 from memit_core.z_optimisation import Target
@@ -141,7 +141,7 @@ class Editor:
         also where a trial decides otherwise now.
         """
         contexts = self.preparation.contexts_digest
-        parts = [METHOD_REVISION, self.hparams.z_digest, contexts, group.digest, *self._carried]
+        parts = [Z_REVISION, self.hparams.z_digest, contexts, group.digest, *self._carried]
         return f"z/{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 
     @property

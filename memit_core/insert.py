@@ -75,8 +75,7 @@ class Insertion:
             solved = self._write(weights, walked, progress, written * len(hp.layers), total)
             if written == hp.reweight_rounds:
                 break
-            at = _at(progress, (written + 1) * len(hp.layers), total)
-            missed = self._missed(solved, walked, at)
+            missed = self._missed(solved, _at(progress, (written + 1) * len(hp.layers), total))
             if not missed.any() or missed.sum() > MOST_MISSED * width:
                 break
             weights[missed] *= hp.reweight_factor
@@ -97,8 +96,7 @@ class Insertion:
         At layer i of n the residual is (Z - H) / (n - i), with H read on the weights edited so far;
         where a norm follows the projection, what moves the states so through it.
         Keys are those of the first round, and so are the residuals of groups that were not missed:
-        another weight of a few others hardly moves them. For the same reason a later round asks
-        only what an earlier one missed.
+        another weight of a few others hardly moves them.
 
         Args:
             weights: of the groups in the least squares, [groups] float64.
@@ -107,15 +105,16 @@ class Insertion:
         hp, model = self._hparams, edited(self._loaded, self._upon)
         contexts = self._prepared.prefixes[: 1 if self._first else None]
         columns = walked.nonzero()[:, 0]
+        z = self._z if walked.all() else self._z[:, columns]
         walk = KeyWalk(model, [self._groups[g] for g in columns], contexts, hp.layers[-1])
         solved: dict[str, Delta] = dict(self._upon)
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
             first = self._first.setdefault(layer, now)
-            gap = self._z[:, columns] - now.states
-            read = self._before_norm(layer, now, gap / (len(hp.layers) - i))
-            residual = self._residuals.get(layer, read).index_copy(1, columns, read)
+            residual = self._before_norm(layer, now, (z - now.states) / (len(hp.layers) - i))
+            if layer in self._residuals:
+                residual = self._residuals[layer].index_copy(1, columns, residual)
             self._residuals[layer] = residual
             right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
@@ -148,17 +147,17 @@ class Insertion:
         parts = torch.split(solver.solve(keys, old_weight), len(weights), dim=1)
         return torch.stack([part * root for part, root in zip(parts, roots, strict=True)]).sum(0)
 
-    def _missed(
-        self, solved: Solved, among: torch.Tensor, progress: ProgressCallback
-    ) -> torch.Tensor:
-        """Which groups of some have a fact whose greedy answer is not its target, [groups] bool."""
+    def _missed(self, solved: Solved, progress: ProgressCallback) -> torch.Tensor:
+        """Which groups have a fact whose greedy answer is not its target, [groups] bool.
+
+        All are asked in every round: what raises some may lose others.
+        """
         model = edited(self._loaded, solved)
         # In the precision of the z optimisation, whose cast weights serve here too.
         _, fast = self._prepared.decoders
         model = model.with_view(cast_view(model.view, fast.dtype, cast=fast.model.view))
         tokenizer, contexts = model.tokenizer, self._prepared.contexts
-        asked = among.nonzero()[:, 0].tolist()
-        facts = [(g, fact) for g in asked for fact in self._groups[g].facts]
+        facts = [(g, fact) for g, group in enumerate(self._groups) for fact in group.facts]
         pairs = [
             (
                 prefixed(tokenizer, contexts_of(tokenizer, fact, contexts)[0], fact.filled),

@@ -1,7 +1,8 @@
 """What the method gives has a revision: who changes the one must raise the other.
 
 `revision.json` holds what revision it is of, and z and ΔW of some facts on a tiny model. After a
-change that moves them, or one of the constants: raise METHOD_REVISION, and renew the file by
+change that moves them, or one of the constants: raise METHOD_REVISION, and Z_REVISION too if z is
+among them, and renew the file by
 
     python -m tests.unit.memit_core.test_revision
 """
@@ -18,7 +19,7 @@ import torch
 
 from memit_core import insert, solve, z_optimisation
 from memit_core.facts import group_facts
-from memit_core.revision import METHOD_REVISION
+from memit_core.revision import METHOD_REVISION, Z_REVISION
 from memit_core.word_ends import word_ends
 from tests.unit.memit_core.examples import FACTS, HPARAMS, editor_of, loaded_tiny, optimise
 from tests.unit.memit_core.test_insertion import ALL, learnable, said
@@ -47,6 +48,7 @@ def found() -> dict[str, Any]:
     of_rounds = rounds.solve(learnable(rounds))
     return {
         "revision": METHOD_REVISION,
+        "z revision": Z_REVISION,
         "constants": {
             "STOP_LOSS": z_optimisation.STOP_LOSS,
             "HARD_LOSS": z_optimisation.HARD_LOSS,
@@ -74,7 +76,8 @@ def test_some_facts_are_missed_at_first() -> None:
 
 def test_what_the_method_gives_is_of_its_revision() -> None:
     kept, now = json.loads(FILE.read_text()), found()
-    assert kept["revision"] == METHOD_REVISION, f"renew {FILE.name}"
+    revisions = (kept["revision"], kept["z revision"])
+    assert revisions == (METHOD_REVISION, Z_REVISION), f"renew {FILE.name}"
     assert kept["constants"] == now["constants"], "raise METHOD_REVISION"
     for name in ("z", "z with its end", "delta", "delta with all of it", "delta in rounds"):
         for ours, theirs in zip(now[name], kept[name], strict=True):
