@@ -111,11 +111,12 @@ class Insertion:
         for i, layer in enumerate(hp.layers):
             progress("insert", done + i, total)
             now = walk.at(layer)
-            first = self._first.setdefault(layer, now)
+            first = self._first.get(layer, now)
             residual = self._before_norm(layer, now, (z - now.states) / (len(hp.layers) - i))
             if layer in self._residuals:
                 residual = self._residuals[layer].index_copy(1, columns, residual)
-            self._residuals[layer] = residual
+            if hp.reweight_rounds:
+                self._first[layer], self._residuals[layer] = first, residual
             right = self._solved_keys(self._prepared.solvers[layer], first, weights)
             path = model.structure.projections[layer]
             solved[path] = summed(self._upon.get(path), smallest(residual, right))

@@ -128,7 +128,7 @@ class Preparation:
             progress("templates", 1, 1)
         return self._contexts
 
-    @property
+    @cached_property
     def chat(self) -> ChatContext | None:
         """See `chat_context`; None too where the hyperparameters do not ask for it."""
         return chat_context(self._loaded.tokenizer) if self._hparams.chat_context else None

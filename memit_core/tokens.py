@@ -155,10 +155,18 @@ def contexts_of(tokenizer: Any, fact: Fact, contexts: Sequence[str]) -> tuple[st
 
     Every token attends to the first, whose state hardly says which word it is; a fact that is
     read there is written into every text (Yang et al., "The Fall of ROME", 2406.11263).
+
+    A prompt that brings special tokens, and so may be a chat itself, stands bare instead of in
+    another chat.
     """
-    if prompt_row(tokenizer, fact).lookup:
-        return tuple(contexts)
-    return tuple(context or LINE for context in contexts)
+    bare = "" if prompt_row(tokenizer, fact).lookup else LINE
+    if _brings_special(tokenizer, fact.filled):
+        contexts = ["" if _brings_special(tokenizer, context) else context for context in contexts]
+    return tuple(context or bare for context in contexts)
+
+
+def _brings_special(tokenizer: Any, text: str) -> bool:
+    return any(token in text for token in tokenizer.all_special_tokens)
 
 
 def continuation_row(tokenizer: Any, prompt: str, target: str, *, ends: bool = False) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 
 from memit_core.chat_context import ChatContext
 from memit_core.errors import InvalidFact
-from memit_core.facts import Fact, Group
+from memit_core.facts import Group
 from memit_core.joining import ends_in_word
 from memit_core.tokens import Row, contexts_of, subject_row, target_row
 
@@ -49,8 +49,7 @@ def group_rows(
 
     Args:
         contexts: prefixes, the empty one first.
-        chat: one context more. A prompt that brings special tokens, and so may be a chat itself,
-            stands bare instead.
+        chat: one context more.
         max_tokens: longest prompt and target together, in the bare context.
         ends: whether targets that end in a word are followed to their end.
 
@@ -59,15 +58,14 @@ def group_rows(
     """
     by_fact = []
     for fact in group.facts:
-        bare, *others = contexts_of(tokenizer, fact, contexts)
+        prefixes = [*contexts, chat.before] if chat else contexts
+        bare, *others = contexts_of(tokenizer, fact, prefixes)
         end = ends and ends_in_word(fact.target_new)
         row = target_row(tokenizer, fact, bare, max_tokens=max_tokens, ends=end)
-        rows = [row, *(target_row(tokenizer, fact, other, ends=end) for other in others)]
-        if chat is not None:
-            bare_again = _brings_special(tokenizer, fact)
-            said = target_row(tokenizer, fact, chat.before, chat.after, ends=end)
-            rows.append(row if bare_again else said)
-        by_fact.append(rows)
+        by_fact.append([row])
+        for other in others:
+            after = chat.after if chat and other == chat.before else ""
+            by_fact[-1].append(target_row(tokenizer, fact, other, after, ends=end))
     facts = [list(of_context) for of_context in zip(*by_fact, strict=True)]
     found = GroupRows(facts, subject_row(tokenizer, group.facts[0]))
     if found.live > MAX_GROUP_TOKENS:
@@ -79,10 +77,6 @@ def group_rows(
             limit=MAX_GROUP_TOKENS,
         )
     return found
-
-
-def _brings_special(tokenizer: Any, fact: Fact) -> bool:
-    return any(token in fact.filled for token in tokenizer.all_special_tokens)
 
 
 def rows_by_context(groups: Sequence[GroupRows]) -> list[list[Row]]:
