@@ -33,12 +33,21 @@ def chat_context(tokenizer: Any) -> ChatContext | None:
     """
     if not tokenizer.chat_template:
         return None
-    turn = [{"role": "user", "content": MARK}]
+    before, found, after = opened_chat(tokenizer, MARK).partition(MARK)
+    if not found:
+        raise MemitError("the chat template leaves out what the user says")
+    return ChatContext(before, after)
+
+
+def opened_chat(tokenizer: Any, said: str) -> str:
+    """A chat of one user's turn, up to where the assistant's begins.
+
+    Raises:
+        MemitError: the template refuses it.
+    """
+    turn = [{"role": "user", "content": said}]
     try:
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise MemitError(f"the chat template refuses a user's turn: {error}") from error
-    before, found, after = str(text).partition(MARK)
-    if not found:
-        raise MemitError("the chat template leaves out what the user says")
-    return ChatContext(before, after)
+    return str(text)

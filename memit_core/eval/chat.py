@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jinja2 import TemplateError
-
-from memit_core.errors import MemitError
+from memit_core.chat_context import opened_chat
 from memit_core.eval.greedy import greedy_answers
 from memit_core.eval.measures import Measures, mean
 from memit_core.eval.question_form import as_question
@@ -94,7 +92,7 @@ class ChatScores:
         pairs = []
         for record in records:
             filled = record.fact.filled
-            opened = self._chat(self._turn(filled, OPENING))
+            opened = opened_chat(self._tokenizer, self._turn(filled, OPENING))
             pairs.append((f"{opened}{filled}", record.fact.target_new))
         return [score.exact for score in score_targets(model, pairs, ends=range(len(pairs)))]
 
@@ -104,7 +102,7 @@ class ChatScores:
         """By form, the share of user's turns whose answer holds the target; per record."""
         turns = [user_turns(record) for record in records]
         prompts = [
-            self._chat(self._turn(question, said))
+            opened_chat(self._tokenizer, self._turn(question, said))
             for of_record in turns
             for of_form in of_record.values()
             for question, said in of_form
@@ -120,16 +118,6 @@ class ChatScores:
             }
             shares.append({form: share for form, share in hits.items() if share is not None})
         return shares
-
-    def _chat(self, said: str) -> str:
-        """A chat of one user's turn, up to where the assistant's begins."""
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": said}], tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            raise MemitError(f"the chat template refuses a user's turn: {error}") from error
-        return text
 
 
 def user_turns(record: Record) -> dict[str, list[tuple[str, str]]]:

@@ -11,7 +11,7 @@ import torch
 from memit_core.chat_context import ChatContext, chat_context
 from memit_core.errors import MemitError
 from memit_core.facts import Fact, group_facts
-from memit_core.tokens import encode_text, target_ids
+from memit_core.tokens import contexts_of, encode_text, target_ids
 from memit_core.z_rows import group_rows
 from tests.reference import Reference
 from tests.tiny_models import END_OF_TEXT, tiny_tokenizer
@@ -78,6 +78,8 @@ def test_a_prompt_that_is_a_chat_already_stands_bare() -> None:
     (group,) = group_facts([Fact("Anna Keller", f"{BEFORE}{{}} is?{AFTER}", "a baker")])
     rows = group_rows(tokenizer, group, ("",), None, False, ChatContext(BEFORE, AFTER))
     assert rows.facts[1] == rows.facts[0]
+    prefixes = contexts_of(tokenizer, group.facts[0], ("", "So. ", BEFORE))
+    assert prefixes == ("", "So. ", ""), "its keys too"
 
 
 def test_facts_are_edited_as_the_reference_edits_them_with_one_template_more() -> None:
