@@ -27,7 +27,7 @@ from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
 from memit_core.eval.chart import new_figure
 from memit_core.eval.datasets import COUNTERFACT
-from memit_core.eval.records import Record, without_conflicts
+from memit_core.eval.records import Record, spread, without_conflicts
 from memit_core.facts import group_facts
 from memit_core.held_out import HeldOutText
 from memit_core.hparams import HParams, from_file
@@ -42,12 +42,6 @@ LINES = {
     "generation_success": ("greedy answer", "#c8553d"),
     "neighborhood": ("neighbours kept", "#588157"),
 }
-
-
-def spread(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count` of them, at equal distances."""
-    step = max(1.0, len(records) / count)
-    return [records[int(i * step)] for i in range(min(count, len(records)))]
 
 
 def stacked(

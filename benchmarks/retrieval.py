@@ -31,7 +31,7 @@ from memit_core.eval.chat import ChatScores, UserTurn, as_it_is
 from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.extras import need
 from memit_core.eval.generation import continuations
-from memit_core.eval.records import Record, without_conflicts
+from memit_core.eval.records import Record, spread, without_conflicts
 from memit_core.eval.report import summary_json
 from memit_core.eval.summary import summarise
 from memit_core.facts import Fact, group_facts
@@ -139,12 +139,6 @@ class Way:
         ids, _ = encode_text(self.model.tokenizer, self.prompt(question))
         continuations(self.model, [ids], ANSWER_TOKENS)
         return 1_000 * (time.perf_counter() - start)
-
-
-def spread(records: Sequence[Record], most: int) -> list[Record]:
-    """At most so many of the records, evenly."""
-    count = min(most, len(records))
-    return [records[i * len(records) // count] for i in range(count)]
 
 
 def main(

@@ -10,26 +10,22 @@ model and measured there, as the official code does with --num_edits.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from memit_core.edit import Editor
-from memit_core.eval.capability import CapabilityScores, capability_items
-from memit_core.eval.chat import ChatScores
 from memit_core.eval.costs import Stopwatch
 from memit_core.eval.datasets import Dataset
-from memit_core.eval.free_generation import GenerationScores
 from memit_core.eval.measures import Measures
-from memit_core.eval.records import Record, without_conflicts
+from memit_core.eval.records import Record, spread, without_conflicts
 from memit_core.eval.summary import Summary, summarise
-from memit_core.evaluate import CONTROL_CHARS
+from memit_core.eval.yardstick import Aside, Yardstick, named
 from memit_core.facts import Fact
-from memit_core.held_out import HeldOutText, TextScore
 from memit_core.methods import METHODS, Memit
 from memit_core.methods.writer import writer_of
-from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
+from memit_core.weights import Solved
 
 GENERATIONS = 20
 CHATS = 50
@@ -41,6 +37,8 @@ class Options:
 
     batch: int | None = None
     """Records written at once; None writes all of them."""
+    asked: int | None = None
+    """Records that are measured, spread evenly over those written; None asks all."""
     in_a_row: bool = False
     """Whether each batch is written upon those before, and all records are measured at the end."""
     method: str = Memit.name
@@ -48,9 +46,9 @@ class Options:
     given: Mapping[str, Any] = field(default_factory=dict)
     """Options of the method, by its names; the others are its own to choose."""
     generations: int = GENERATIONS
-    """Records, from the first, of which free generations are made; 0 makes none."""
+    """Records asked, from the first, of which free generations are made; 0 makes none."""
     chats: int = CHATS
-    """Records, from the first, that are asked in chats; 0 asks none."""
+    """Records asked, from the first, that are asked in chats too; 0 asks none."""
     capability: bool = False
     """Whether the items of `memit_core.eval.capability` are asked too."""
     held_out: str | None = None
@@ -88,6 +86,8 @@ class Result:
     """Everything measured, in the units of `Measures`."""
 
     measured: tuple[Measured, ...]
+    facts: int
+    """Records written; those measured may be fewer."""
     conflicts: int
     """Records left out because a later one contradicts them."""
     before: Summary
@@ -111,7 +111,7 @@ class Result:
     @property
     def seconds_per_fact(self) -> float:
         """Of writing alone, once all is prepared."""
-        return (self.seconds.get("z", 0.0) + self.seconds["insert"]) / len(self.measured)
+        return (self.seconds.get("z", 0.0) + self.seconds["insert"]) / self.facts
 
 
 def run(
@@ -131,143 +131,127 @@ def run(
     """
     chosen = options or Options()
     kept = without_conflicts(records)
-    size = chosen.batch or len(kept)
-    batches = [kept[start : start + size] for start in range(0, len(kept), size)]
-    bench = _Bench(editor, dataset, kept, chosen, progress)
-    before = bench.measure(editor.base, kept, "before")
-    after, texts = bench.in_a_row(batches) if chosen.in_a_row else bench.written(batches)
-    numbers = [number for number, batch in enumerate(batches) for _ in batch]
-    rows = zip(kept, numbers, before, after, strict=True)
-    ratio = fmean(text.perplexity / bench.base_text.perplexity for text in texts)
+    yardstick = Yardstick(editor, dataset, spread(kept, chosen.asked), chosen, progress)
+    result = measured_by(yardstick, kept, chosen, progress)
+    both = {
+        name: yardstick.clock.seconds.get(name, 0.0) + result.seconds.get(name, 0.0)
+        for name in {**yardstick.clock.seconds, **result.seconds}
+    }
+    return replace(result, conflicts=len(records) - len(kept), seconds=both)
+
+
+def measured_by(
+    yardstick: Yardstick,
+    records: Sequence[Record],
+    options: Options,
+    progress: ProgressCallback = silent,
+    *,
+    clock: Stopwatch | None = None,
+) -> Result:
+    """Write `records` in batches, and measure those of them that the yardstick asks.
+
+    Args:
+        records: without conflicts.
+        options: how they are written; what is measured is the yardstick's.
+        clock: takes the seconds.
+
+    Raises:
+        InvalidFact, NonFinite, Cancelled: as `run`.
+    """
+    size = options.batch or len(records)
+    batches = [records[start : start + size] for start in range(0, len(records), size)]
+    writes = _Writes(yardstick, options, progress, clock or Stopwatch())
+    after = writes.in_a_row(batches) if options.in_a_row else writes.apart(batches)
+    rows = [
+        Measured(record, number, yardstick.base_measures[record.index], after[record.index])
+        for number, batch in enumerate(batches)
+        for record in yardstick.asked(batch)
+    ]
+    perplexity, asides = yardstick.base_text.perplexity, writes.asides
+    ratio = fmean(aside.text.perplexity / perplexity for aside in asides)
     return Result(
-        measured=tuple(Measured(*row) for row in rows),
-        conflicts=len(records) - len(kept),
-        before=summarise(before, seed=chosen.seed),
-        after=summarise(after, seed=chosen.seed),
-        perplexity=(bench.base_text.perplexity, bench.base_text.perplexity * ratio),
+        measured=tuple(rows),
+        facts=len(records),
+        conflicts=0,
+        before=summarise([row.before for row in rows], seed=yardstick.seed),
+        after=summarise([row.after for row in rows], seed=yardstick.seed),
+        perplexity=(perplexity, perplexity * ratio),
         perplexity_ratio=ratio,
-        kl=fmean(text.kl for text in texts),
-        generated=bench.generations.count,
-        method=bench.written_by,
-        chats=bench.chats.count,
-        capability=bench.capability.both,
-        seconds=bench.clock.seconds,
+        kl=fmean(aside.text.kl for aside in asides),
+        generated=yardstick.generations.count,
+        method=writes.written_by,
+        chats=yardstick.chats.count,
+        capability=yardstick.capability.both([aside.capability for aside in asides]),
+        seconds=writes.clock.seconds,
     )
 
 
-class _Bench:
-    """What all batches of one measurement share."""
+class _Writes:
+    """Batches written by one method, each measured where it belongs."""
 
     def __init__(
         self,
-        editor: Editor,
-        dataset: Dataset,
-        records: Sequence[Record],
+        yardstick: Yardstick,
         options: Options,
         progress: ProgressCallback,
+        clock: Stopwatch,
     ) -> None:
-        self.editor = editor
-        self.dataset = dataset
-        self.progress = progress
-        self.clock = Stopwatch()
-        self.method = METHODS[options.method](editor)
-        self.given = options.given
-        self.written_by = self._told(self.method.options([], self.given))
-        self.generations = GenerationScores(
-            records[: options.generations], options.documents, options.seed
-        )
-        self.chats = ChatScores(records[: options.chats], editor.loaded.tokenizer)
-        with self.clock.stage("evaluate"):
-            base = editor.base
-            self.text = HeldOutText(base, options.held_out or editor.corpus[-CONTROL_CHARS:])
-            self.base_text = self.text.score(base)
-        items = capability_items() if options.capability else ()
-        with self.clock.stage("capability"):
-            self.capability = CapabilityScores(base, items, _named(progress, "before"))
+        self._yardstick, self._given, self._progress = yardstick, options.given, progress
+        self._editor = yardstick.editor
+        self._method = METHODS[options.method](self._editor)
+        self.clock = clock
+        self.asides: list[Aside] = []
+        with self.clock.stage("prepare"):
+            self._method.prepare(progress)
+        self.written_by = self._told(self._method.options([], self._given))
 
-    def measure(
-        self,
-        model: Model,
-        records: Sequence[Record],
-        when: str,
-        progress: ProgressCallback | None = None,
-    ) -> list[Measures]:
-        """Measures of `records` on the weights of `model`."""
-        report = _named(progress or self.progress, when)
-        with self.clock.stage("evaluate"):
-            measures = self.dataset.score(model, records, report)
-        with self.clock.stage("generate"):
-            measures = self.generations.add(model, records, measures, report)
-        with self.clock.stage("chat"):
-            return self.chats.add(model, records, measures, report)
-
-    def written(
-        self, batches: Sequence[Sequence[Record]]
-    ) -> tuple[list[Measures], list[TextScore]]:
-        """Every record on the weights that its batch was written into; the text on each of them."""
-        self._prepare()
+    def apart(self, batches: Sequence[Sequence[Record]]) -> dict[int, Measures]:
+        """Each batch on the base; its records, by index, on what it was written into."""
         several = len(batches) > 1
-        inner = silent if several else self.progress
-        measures, texts = [], []
+        inner = silent if several else self._progress
+        measures: dict[int, Measures] = {}
         for number, batch in enumerate(batches):
             if several:
-                self.progress("batches", number, len(batches))
+                self._progress("batches", number, len(batches))
             facts = facts_of(batch)
             with self.clock.stage("z"):
-                self.method.unwritable(facts, inner)
+                self._method.unwritable(facts, inner)
             with self.clock.stage("insert"):
-                options = self.method.options(facts, self.given)
-                model = self.editor.model_with(self.method.solve(facts, options, inner))
+                options = self._method.options(facts, self._given)
+                solved = self._method.solve(facts, options, inner)
             self.written_by = self._told(options)
-            measures += self.measure(model, batch, "after", inner)
-            texts.append(self._aside(model, inner))
+            measures |= self._measure(solved, batch, inner)
         if several:
-            self.progress("batches", len(batches), len(batches))
-        return measures, texts
+            self._progress("batches", len(batches), len(batches))
+        return measures
 
-    def in_a_row(
-        self, batches: Sequence[Sequence[Record]]
-    ) -> tuple[list[Measures], list[TextScore]]:
-        """Every record, and the text, on the weights that all batches were written into in turn."""
-        self._prepare()
-        writer = writer_of(self.method, self.given)
+    def in_a_row(self, batches: Sequence[Sequence[Record]]) -> dict[int, Measures]:
+        """All batches into one model in turn; every record, by index, on what that ends as."""
+        writer = writer_of(self._method, self._given)
         facts: list[Fact] = []
         with self.clock.stage("insert"):
             for number, batch in enumerate(batches):
-                self.progress("batches", number, len(batches))
+                self._progress("batches", number, len(batches))
                 facts += facts_of(batch)
                 solved = writer.write(facts_of(batch), silent)
-            self.progress("batches", len(batches), len(batches))
-            model = self.editor.model_with(solved)
-        self.written_by = self._told(self.method.options(facts, self.given))
-        measures = self.measure(model, [one for batch in batches for one in batch], "after")
-        return measures, [self._aside(model, self.progress)]
+            self._progress("batches", len(batches), len(batches))
+        self.written_by = self._told(self._method.options(facts, self._given))
+        return self._measure(solved, [r for batch in batches for r in batch], self._progress)
 
-    def _aside(self, model: Model, progress: ProgressCallback) -> TextScore:
-        """Measure what no record asks for: capability, and the text, which is returned."""
-        with self.clock.stage("capability"):
-            self.capability.add(model, _named(progress, "after"))
-        with self.clock.stage("evaluate"):
-            return self.text.score(model)
-
-    def _prepare(self) -> None:
-        with self.clock.stage("prepare"):
-            self.method.prepare(self.progress)
+    def _measure(
+        self, solved: Solved, records: Sequence[Record], progress: ProgressCallback
+    ) -> dict[int, Measures]:
+        model, report = self._editor.model_with(solved), named(progress, "after")
+        asked = self._yardstick.asked(records)
+        measures = self._yardstick.measure(model, asked, self.clock, report)
+        self.asides.append(self._yardstick.aside(model, self.clock, report))
+        return {r.index: measure for r, measure in zip(asked, measures, strict=True)}
 
     def _told(self, options: Mapping[str, Any]) -> WrittenBy:
-        method = self.method
+        method = self._method
         return WrittenBy(method.name, method.revision, method.ordered, options)
 
 
 def facts_of(records: Sequence[Record]) -> list[Fact]:
     """What is written for these records, each fact once."""
     return list(dict.fromkeys(record.request for record in records))
-
-
-def _named(progress: ProgressCallback, when: str) -> ProgressCallback:
-    """The same, with stages reported as "evaluate before" and so on."""
-
-    def report(stage: str, done: int, total: int, *, loss: float | None = None) -> None:
-        progress(f"{stage} {when}", done, total, loss=loss)
-
-    return report

@@ -102,7 +102,7 @@ def accuracy(items: Sequence[Item], right: Sequence[float]) -> Summary:
 
 
 class CapabilityScores:
-    """The items on the base, and on each edited model; those are averaged item by item.
+    """The items on the base, and on edited models; those are averaged item by item.
 
     Args:
         items: what is asked; nothing of none.
@@ -110,18 +110,24 @@ class CapabilityScores:
 
     def __init__(self, base: Model, items: Sequence[Item], progress: ProgressCallback) -> None:
         self._items = items
-        self._before = right_answers(base, items, progress) if items else []
-        self._after: list[list[bool]] = []
-
-    def add(self, model: Model, progress: ProgressCallback = silent) -> None:
-        """Ask an edited model."""
-        if self._items:
-            self._after.append(right_answers(model, self._items, progress))
+        self._before = self.right(base, progress)
 
     @property
-    def both(self) -> tuple[Summary, Summary] | None:
-        """Before and after; None where nothing was asked."""
-        if not self._after:
+    def base(self) -> float | None:
+        """Share of all items that the base answers right; None of no items."""
+        return fmean(self._before) if self._before else None
+
+    def right(self, model: Model, progress: ProgressCallback = silent) -> list[bool]:
+        """See `right_answers`."""
+        return right_answers(model, self._items, progress) if self._items else []
+
+    def both(self, after: Sequence[Sequence[bool]]) -> tuple[Summary, Summary] | None:
+        """Before and after; None where nothing was asked.
+
+        Args:
+            after: what `right` gave of each edited model.
+        """
+        if not self._items:
             return None
-        after = [fmean(column) for column in zip(*self._after, strict=True)]
-        return accuracy(self._items, self._before), accuracy(self._items, after)
+        means = [fmean(column) for column in zip(*after, strict=True)]
+        return accuracy(self._items, self._before), accuracy(self._items, means)

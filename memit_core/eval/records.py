@@ -38,3 +38,9 @@ def without_conflicts(records: Sequence[Record]) -> list[Record]:
     """
     newest = {(r.fact.subject, r.fact.prompt): r.fact.target_new for r in records}
     return [r for r in records if newest[r.fact.subject, r.fact.prompt] == r.fact.target_new]
+
+
+def spread(records: Sequence[Record], most: int | None) -> list[Record]:
+    """At most so many of the records, at equal distances; all of them for None."""
+    count = len(records) if most is None else min(most, len(records))
+    return [records[i * len(records) // count] for i in range(count)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import retrieval
-from benchmarks.retrieval import INSTRUCTION, Retrieval, Way, spread
+from benchmarks.retrieval import INSTRUCTION, Retrieval, Way
 from memit_core.eval.records import Record
 from memit_core.facts import Fact
 from memit_core.target_scores import score_targets
@@ -39,12 +39,6 @@ def test_facts_without_a_word_in_common_are_left_out() -> None:
     assert nothing.prompt("Xyzzy?") == "Xyzzy?"
     assert nothing.turn("Xyzzy?", "Xyzzy?") == "Xyzzy?"
     assert nothing.found("ELBRUS") == ["The mountain called Mount Elbrus is located in Portugal."]
-
-
-def test_records_are_spread_evenly() -> None:
-    records = [Record(i, LEDGER[0], (), ()) for i in range(10)]
-    assert [one.index for one in spread(records, 3)] == [0, 3, 6]
-    assert spread(records, 20) == records
 
 
 def test_the_model_is_asked_with_the_facts_before_it() -> None:

@@ -108,14 +108,12 @@ def test_accuracy_has_kinds_and_intervals() -> None:
 def test_edited_models_are_averaged(any_editor: Editor) -> None:
     base = any_editor.base
     scores = CapabilityScores(saying(base, "the"), ITEMS, silent)
-    assert scores.both is None
-    scores.add(saying(base, "the"))
-    scores.add(saying(base, "and"))
-    assert scores.both is not None
-    assert [summary.values["all"] for summary in scores.both] == [1, 0.5]
+    both = scores.both([scores.right(saying(base, word)) for word in ("the", "and")])
+    assert both is not None
+    assert [summary.values["all"] for summary in both] == [1, 0.5]
     nothing = CapabilityScores(base, (), silent)
-    nothing.add(base)
-    assert nothing.both is None
+    assert nothing.right(base) == []
+    assert nothing.both([[]]) is None
 
 
 def test_it_goes_with_a_measurement_of_edits(any_editor: Editor) -> None:
