@@ -40,6 +40,7 @@ from memit_core.joining import separator
 from memit_core.loading import load_model
 from memit_core.model import Model
 from memit_core.tokens import encode_text
+from registry import FolderStore, Registry
 
 COLUMNS = {
     "efficacy": "ES",
@@ -149,11 +150,14 @@ def main(
     skip: Annotated[int, typer.Option(help="Records to leave out at the beginning.")] = 0,
     model: Annotated[str, typer.Option(help="Model folder or hub name.")] = DEFAULT_MODEL,
     hparams: Annotated[Path | None, typer.Option(help="JSON file of hyperparameters.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Registry folder where z is kept.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
     """Measure every size in every way, and print."""
     records = without_conflicts(COUNTERFACT.read(facts, skip=skip))
-    editor = Editor(load_model(model), None if hparams is None else from_file(hparams))
+    loaded = load_model(model)
+    cache = None if home is None else Registry(FolderStore(home)).artefacts(loaded.digest)
+    editor = Editor(loaded, None if hparams is None else from_file(hparams), cache=cache)
     table = Table("facts", "way", *COLUMNS.values(), "tokens added", "ms a question")
     rows = []
     for size in map(int, sizes.split(",")):

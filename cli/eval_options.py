@@ -31,6 +31,10 @@ class EvalOptions:
             metavar="all|K", help="Records written at once, each batch into the unedited model."
         ),
     ] = "all"
+    asked: Annotated[
+        int | None,
+        typer.Option(min=1, help="Records to measure, spread evenly over those written."),
+    ] = None
     in_a_row: Annotated[
         bool,
         typer.Option(

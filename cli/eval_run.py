@@ -70,6 +70,7 @@ def _measured(options: EvalOptions) -> dict[str, Any]:
     )
     measures = Options(
         batch=options.batch_size,
+        asked=options.asked,
         in_a_row=options.in_a_row,
         method=_method(options.method),
         given=options.given,

@@ -73,14 +73,16 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     left_out = report["dataset"]["conflicts_left_out"]
     if left_out:
         yield f"{left_out} records left out: a later record gives another target"
-    count, facts = report["generated_records"], report["facts"]
+    count, facts, asked = (report[n] for n in ("generated_records", "facts", "asked_records"))
+    if asked < facts:
+        yield f"{asked} of {facts} records are measured (--asked)"
     if count:
-        yield f"GE and RS are over the first {count} of {facts} records (--generations)"
+        yield f"GE and RS are over the first {count} of {asked} records (--generations)"
     chats = report["chat_records"]
     if not report["chat_template"]:
         yield "no chat is measured: the model has no chat template"
-    elif 0 < chats < facts:
-        yield f"chat is over the first {chats} of {facts} records (--chats)"
+    elif 0 < chats < asked:
+        yield f"chat is over the first {chats} of {asked} records (--chats)"
     before, after = report["perplexity"]["before"], report["perplexity"]["after"]
     yield (
         f"perplexity of held-out text {before:.2f} → {after:.2f} "

@@ -23,7 +23,8 @@ def as_json(result: Result, editor: Editor, **details: Any) -> dict[str, Any]:
     loaded = editor.loaded
     return {
         "unit": "percent",
-        "facts": len(result.measured),
+        "facts": result.facts,
+        "asked_records": len(result.measured),
         **details,
         "model": {
             "name": loaded.name,

@@ -84,7 +84,7 @@ def test_every_size_in_every_way(tmp_path: Path) -> None:
         '{"layers": [0, 1], "v_num_grad_steps": 3, "n_contexts": 1, "mom2_n_tokens": 500}'
     )
     model = str(save_tiny("llama", tmp_path / "model"))
-    retrieval.main(facts, "1,3", "1,2", 2, 0, model, hparams, out)
+    retrieval.main(facts, "1,3", "1,2", 2, 0, model, hparams, tmp_path / "home", out)
     rows = json.loads(out.read_text())
     ways = ["unedited", "edited", "retrieval, k = 1", "retrieval, k = 2"]
     assert [(row["facts"], row["way"]) for row in rows] == [(n, w) for n in (1, 3) for w in ways]

@@ -163,6 +163,18 @@ def test_counterfact_before_and_after(memit_eval: Eval, folder: Path, tmp_path: 
         assert row in result.stdout
 
 
+def test_fewer_are_asked_than_written(memit_eval: Eval, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    given = ["--no-generate", "--asked=2", "--chats=1", f"--json={report}"]
+    result = memit_eval("counterfact", "facts.json", *given)
+    assert result.exit_code == 0, result.output
+    told = json.loads(report.read_text())
+    assert (told["facts"], told["asked_records"], told["chat_records"]) == (3, 2, 1)
+    assert [one["index"] for one in told["per_record"]] == [0, 1]
+    assert "2 of 3 records are measured" in result.stderr
+    assert "chat is over the first 1 of 2 records" in result.stderr
+
+
 def test_zsre(memit_eval: Eval, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     result = memit_eval("zsre", "questions.json", f"--json={report}", "--skip=1", "--limit=1")

@@ -52,6 +52,19 @@ def result(any_editor: Editor) -> Result:
     return run(any_editor, COUNTERFACT, RECORDS, Options(generations=2, held_out=TEXT))
 
 
+def test_some_are_asked_and_all_are_written(any_editor: Editor, result: Result) -> None:
+    few = run(any_editor, COUNTERFACT, RECORDS, Options(asked=2, generations=1, held_out=TEXT))
+    assert few.facts == result.facts == len(RECORDS)
+    whole = {one.record.index: one for one in result.measured}
+    assert [one.record.index for one in few.measured] == [0, len(RECORDS) // 2]
+    for one in few.measured:
+        same = whole[one.record.index]
+        magnitude = same.after.efficacy_magnitude
+        assert one.after.efficacy_magnitude == pytest.approx(magnitude, rel=1e-4, abs=1e-7)
+    assert few.perplexity_ratio == pytest.approx(result.perplexity_ratio)
+    assert few.generated == 1
+
+
 def test_before_and_after_agree_with_the_scores_of_edits(
     any_editor: Editor, result: Result
 ) -> None:
