@@ -7,6 +7,7 @@ FACTS.json holds CounterFact records. Some of them, spread evenly over those of 
 are asked at every size: facts of a small size are written in groups, each into the unedited model,
 and larger sizes add facts that are not asked. "At once" writes a group together; "in a row" writes
 its facts one after another into one model, which is shown for methods that then end elsewhere.
+Capability is measured where a size is one group.
 z of MEMIT and AlphaEdit is the same, and is kept under --home, a registry's folder. --beside shows
 the rows of an earlier run too, so that two runs on the same facts can share the work.
 """
@@ -57,7 +58,7 @@ COLUMNS = {
 }
 COSTS = ("ratio", "capability", "s a fact", "MiB")
 AT_ONCE, IN_A_ROW = "at once", "in a row"
-GROUPS = 20
+GROUPS = 10
 """Groups of a small size, at most."""
 TEXT_CHARS = 10_000
 """Of the held-out text: it is scored on every group's model."""
@@ -109,12 +110,11 @@ class Comparison:
     def measure(self, method: str, size: int, way: str) -> Row:
         """Write groups of `size` facts by a method, and ask."""
         meter = Meter(self.editor.loaded.device)
-        options = Options(method=method)
+        groups = self.groups(size)
+        options = Options(method=method, capability=len(groups) == 1)
         if way == IN_A_ROW:
             options = replace(options, batch=1, in_a_row=True)
-        results = [
-            measured_by(self.yardstick, group, options, clock=meter) for group in self.groups(size)
-        ]
+        results = [measured_by(self.yardstick, group, options, clock=meter) for group in groups]
         return {"facts": size, "method": method, "way": way, **_figures(results, meter)}
 
 

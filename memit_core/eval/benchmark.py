@@ -152,7 +152,8 @@ def measured_by(
 
     Args:
         records: without conflicts.
-        options: how they are written; what is measured is the yardstick's.
+        options: how they are written, and whether capability is measured again; what else is
+            measured is the yardstick's.
         clock: takes the seconds.
 
     Raises:
@@ -197,6 +198,7 @@ class _Writes:
         clock: Stopwatch,
     ) -> None:
         self._yardstick, self._given, self._progress = yardstick, options.given, progress
+        self._capability = options.capability
         self._editor = yardstick.editor
         self._method = METHODS[options.method](self._editor)
         self.clock = clock
@@ -244,7 +246,8 @@ class _Writes:
         model, report = self._editor.model_with(solved), named(progress, "after")
         asked = self._yardstick.asked(records)
         measures = self._yardstick.measure(model, asked, self.clock, report)
-        self.asides.append(self._yardstick.aside(model, self.clock, report))
+        aside = self._yardstick.aside(model, self.clock, report, capability=self._capability)
+        self.asides.append(aside)
         return {r.index: measure for r, measure in zip(asked, measures, strict=True)}
 
     def _told(self, options: Mapping[str, Any]) -> WrittenBy:

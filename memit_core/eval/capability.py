@@ -127,7 +127,7 @@ class CapabilityScores:
         Args:
             after: what `right` gave of each edited model.
         """
-        if not self._items:
+        if not any(after):
             return None
         means = [fmean(column) for column in zip(*after, strict=True)]
         return accuracy(self._items, self._before), accuracy(self._items, means)

@@ -87,10 +87,12 @@ class Yardstick:
         with clock.stage("chat"):
             return self.chats.add(model, records, measures, progress)
 
-    def aside(self, model: Model, clock: Stopwatch, progress: ProgressCallback) -> Aside:
-        """Capability and the held-out text on the weights of `model`."""
+    def aside(
+        self, model: Model, clock: Stopwatch, progress: ProgressCallback, *, capability: bool
+    ) -> Aside:
+        """The held-out text on the weights of `model`, and capability where it is wanted."""
         with clock.stage("capability"):
-            right = self.capability.right(model, progress)
+            right = self.capability.right(model, progress) if capability else []
         with clock.stage("evaluate"):
             return Aside(self._text.score(model), right)
 
