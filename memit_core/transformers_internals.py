@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -117,16 +117,11 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Of one block: [rows, heads, width, head_dim] each."""
 
 
-def keys_and_values(cache: DynamicCache) -> Iterator[KeysValues]:
-    """Of every block of a cache that a forward has filled."""
-    # No list: whoever replaces them one by one must not hold all the old ones.
-    return ((layer.keys, layer.values) for layer in cache.layers)
-
-
-def replace_keys_and_values(cache: DynamicCache, by_block: Iterable[KeysValues]) -> None:
-    """Put other tensors into a cache that a forward has filled."""
-    for layer, (keys, values) in zip(cache.layers, by_block, strict=True):
-        layer.keys, layer.values = keys, values
+def growing_cache(make_layer: Callable[[], DynamicLayer]) -> DynamicCache:
+    """An empty cache that makes the layer of each block when that is first run."""
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = make_layer
+    return cache
 
 
 # Attention and positions

@@ -1,10 +1,10 @@
 """The padded batch: keys and values of rows that join and leave between steps.
 
 Rows are padded on the left to one width. A padding column is masked and takes no position, so what
-a row computes does not depend on how much padding it has. The cache keeps every layer's whole past
-(`DynamicCache()` without a config): sliding windows are in the attention mask that the model makes
-itself, and a cache cut to the window would lose columns that a row with more padding still needs.
-Memory is bounded by rows times the longest row, that is by `max_batch` times `max_context`.
+a row computes does not depend on how much padding it has. The cache keeps every layer's whole past:
+sliding windows are in the attention mask that the model makes itself, and a cache cut to the window
+would lose columns that a row with more padding still needs. Memory is bounded by rows times the
+longest row, that is by `max_batch` times `max_context`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
-from memit_core.transformers_internals import (
-    DynamicCache,
-    keys_and_values,
-    replace_keys_and_values,
-)
+from worker.engine.key_values import KeyValues
 from worker.engine.versioned import ServingView
 
 
@@ -34,7 +30,7 @@ class KeyValueBatch:
     """Keys and values of B rows in W columns, and the mask [B, W] of what is not padding."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.cache = DynamicCache()
+        self._kept = KeyValues(size)
         self.mask = torch.empty((size, 0), dtype=torch.int64, device=device)
 
     @property
@@ -52,43 +48,40 @@ class KeyValueBatch:
 
         After an exception the batch is unusable: some layers have the new columns, others not.
         """
-        self.mask = torch.cat([self.mask, mask], dim=1)
-        return view.logits(rows, tokens, self.mask, self.cache)
+        self._kept.reserve(tokens.shape[1])
+        wider = torch.cat([self.mask, mask], dim=1)
+        logits = view.logits(rows, tokens, wider, self._kept.cache)
+        self._kept.appended(tokens.shape[1])
+        self.mask = wider
+        return logits
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Keep these rows only, in this order, and cut columns that are padding in all of them.
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Keep these rows only, and cut columns that are padding in all of them.
 
-        A row may be named more than once.
+        Returns:
+            The rows in the order in which they stand now: the last ones take the places that
+            others leave, so that few move.
         """
-        chosen = torch.tensor(rows, dtype=torch.int64, device=self.mask.device)
-        mask = self.mask.index_select(0, chosen)
-        start = int(mask.any(0).int().argmax())
-        self.mask = mask[:, start:]
+        stay = set(rows)
+        last = sorted(stay, reverse=True)
+        order = [row if row in stay else last.pop(0) for row in range(len(stay))]
+        self._kept.leave(order)
+        self.mask = self.mask[order]
+        start = int(self.mask.any(0).int().argmax())
+        self.mask = self.mask[:, start:]
+        self._kept.drop_columns(start)
+        return order
 
-        def kept(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.index_select(0, chosen)[:, :, start:]
+    def join(self, other: KeyValueBatch, rows: Sequence[int]) -> None:
+        """Append these rows of `other`, both padded on the left to the wider of the two.
 
-        pairs = ((kept(keys), kept(values)) for keys, values in keys_and_values(self.cache))
-        replace_keys_and_values(self.cache, pairs)
-
-    def join(self, other: KeyValueBatch) -> None:
-        """Append the rows of `other`, both padded on the left to the wider of the two."""
-        if self.mask.shape[0] == 0:
-            self.cache, self.mask = other.cache, other.mask
+        Args:
+            rows: a row may be named more than once.
+        """
+        if not self.rows and list(rows) == list(range(other.rows)):
+            self._kept, self.mask = other._kept, other.mask
             return
+        self._kept.join(other._kept, rows)
         width = max(self.width, other.width)
-        pairs = zip(keys_and_values(self.cache), keys_and_values(other.cache), strict=True)
-        # All new tensors first: if memory runs out, this batch is still whole.
-        joined = [
-            (_stack(keys, new_keys, width), _stack(values, new_values, width))
-            for (keys, values), (new_keys, new_values) in pairs
-        ]
-        masks = (pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask, other.mask))
-        self.mask = torch.cat(list(masks))
-        replace_keys_and_values(self.cache, joined)
-
-
-def _stack(first: torch.Tensor, second: torch.Tensor, width: int) -> torch.Tensor:
-    """Two tensors [rows, heads, columns, size] under each other, padded on the left to `width`."""
-    both = (pad(tensor, (0, 0, width - tensor.shape[2], 0)) for tensor in (first, second))
-    return torch.cat(list(both))
+        both = (self.mask, other.mask[list(rows)])
+        self.mask = torch.cat([pad(mask, (width - mask.shape[1], 0)) for mask in both])

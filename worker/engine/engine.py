@@ -232,10 +232,9 @@ class Engine:
             return
         if len(asked) < len(self._prefilling):
             logits = logits[self._places]
-            self._prompts.keep(self._places)
         sampler = Sampler([request.row() for request in self._prefilling], self._view.device)
         self._emit(self._prefilling, sampler, logits)
-        self._batch.join(self._prompts)
+        self._batch.join(self._prompts, self._places)
         self._sampler.join(sampler)
         self._running += self._prefilling
         self._prefilling = []
@@ -274,11 +273,12 @@ class Engine:
         if len(stay) == len(self._running):
             return
         self._release([request for request in self._running if request.ended])
-        self._running = [self._running[row] for row in stay]
         if stay:
-            self._batch.keep(stay)
-            self._sampler.keep(stay)
+            order = self._batch.keep(stay)
+            self._sampler.keep(order)
+            self._running = [self._running[row] for row in order]
         else:
+            self._running = []
             self._batch = KeyValueBatch(0, self._view.device)
             self._sampler = Sampler([], self._view.device)
 

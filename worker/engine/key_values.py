@@ -1,0 +1,161 @@
+"""Buffers for keys and values that have room: a step writes its columns, and moves none.
+
+`DynamicLayer` copies a block's whole past at every step to append one column, which takes the longer
+the more rows there are and the longer they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memit_core.transformers_internals import DynamicCache, DynamicLayer, growing_cache
+
+COLUMNS_AHEAD = 256
+"""Columns for which there is room, when buffers are made anew."""
+COLUMNS_BEFORE = 64
+"""The same on the left, for prompts that are longer than what is there."""
+
+
+@dataclass
+class Place:
+    """What of the buffers of every block is in use."""
+
+    rows: int
+    start: int = 0
+    end: int = 0
+    """Columns from `start` to `end` hold tokens, or padding."""
+
+    @property
+    def width(self) -> int:
+        return self.end - self.start
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one block; `keys` and `values` are views of what is in use."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.buffers: tuple[torch.Tensor, ...] = ()
+        """Keys and values, [rows, heads, columns, head_dim] with room; what is not used is 0."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write columns after the last; all that is there, with them."""
+        more = key_states.shape[2]
+        if not self.buffers:
+            self.device, self.is_initialized = key_states.device, True
+            room = self.place.end + more + COLUMNS_AHEAD
+            self.buffers = tuple(
+                _zeros(new, self.place.rows, room) for new in (key_states, value_states)
+            )
+        new = slice(self.place.end, self.place.end + more)
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[: self.place.rows, :, new] = states
+        return self.show(more)
+
+    def show(self, more: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Point the views at what is in use, and at `more` columns after it."""
+        place = self.place
+        self.keys, self.values = (
+            buffer[: place.rows, :, place.start : place.end + more] for buffer in self.buffers
+        )
+        return self.keys, self.values
+
+
+class KeyValues:
+    """The buffers of all blocks, and the cache that a forward takes."""
+
+    def __init__(self, rows: int) -> None:
+        self.place = Place(rows)
+        self.cache: DynamicCache = growing_cache(lambda: GrowingLayer(self.place))
+
+    @property
+    def layers(self) -> Sequence[GrowingLayer]:
+        """Those that a forward has filled."""
+        layers: Sequence[GrowingLayer] = self.cache.layers
+        return layers
+
+    def reserve(self, more: int) -> None:
+        """Have room for so many columns after the last."""
+        if self.layers and self.place.end + more > self.layers[0].buffers[0].shape[2]:
+            self._renew(self.place.rows, self.place.width, more)
+
+    def appended(self, more: int) -> None:
+        """A forward has written so many columns into every block."""
+        self.place.end += more
+
+    def drop_columns(self, count: int) -> None:
+        """Forget columns on the left, which are padding in all rows."""
+        self.place.start += count
+        self._show()
+
+    def leave(self, order: Sequence[int]) -> None:
+        """Keep these rows only: row `order[i]` moves to i; a row stays, or moves up."""
+        place = self.place
+        used = slice(place.start, place.end)
+        for row, source in enumerate(order):
+            if row == source:
+                continue
+            for layer in self.layers:
+                for buffer in layer.buffers:
+                    buffer[row, :, used] = buffer[source, :, used]
+        place.rows = len(order)
+        self._show()
+
+    def join(self, other: KeyValues, rows: Sequence[int]) -> None:
+        """Append these rows of `other`, their last columns under the last of those here."""
+        if not self.layers:
+            self._begin(other)
+        place, theirs = self.place, other.place
+        width, start = theirs.width, place.end - theirs.width
+        total = place.rows + len(rows)
+        if start < 0 or total > self.layers[0].buffers[0].shape[0]:
+            self._renew(max(total, 2 * place.rows), max(width, place.width), 0)
+            start = place.end - width
+        chosen = torch.tensor(rows)
+        first = min(start, place.start)
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            for buffer, states in zip(layer.buffers, (new.keys, new.values), strict=True):
+                # What left rows had there may be no number, which no mask hides.
+                buffer[: place.rows, :, first : place.start] = 0
+                buffer[place.rows : total, :, first:start] = 0
+                picked = states.index_select(0, chosen.to(states.device))
+                buffer[place.rows : total, :, start : place.end] = picked
+        place.rows, place.start = total, first
+        self._show()
+
+    def _begin(self, other: KeyValues) -> None:
+        """Have the layers that `other` has, and nothing in them."""
+        for theirs in other.layers:
+            layer = GrowingLayer(self.place)
+            layer.device, layer.is_initialized = theirs.device, True
+            layer.buffers = tuple(_zeros(buffer, 0, 0) for buffer in theirs.buffers)
+            self.cache.layers.append(layer)
+
+    def _renew(self, rows: int, width: int, more: int) -> None:
+        """Move what is in use to new buffers, to end at column `width` and what is free before."""
+        place = self.place
+        end = COLUMNS_BEFORE + width
+        used = slice(end - place.width, end)
+        for layer in self.layers:
+            old, layer.buffers = layer.show(), ()
+            layer.buffers = tuple(_zeros(one, rows, end + more + COLUMNS_AHEAD) for one in old)
+            for buffer, states in zip(layer.buffers, old, strict=True):
+                buffer[: place.rows, :, used] = states
+        place.start, place.end = used.start, used.stop
+        self._show()
+
+    def _show(self) -> None:
+        for layer in self.layers:
+            layer.show()
+
+
+def _zeros(like: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    _, heads, _, size = like.shape
+    return like.new_zeros(rows, heads, columns, size)
