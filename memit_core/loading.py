@@ -19,6 +19,7 @@ from memit_core.default_model import DEFAULT_MODEL, default_model_path
 from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
 from memit_core.model import Model
+from memit_core.packed import pack
 from memit_core.progress import ProgressCallback, silent
 from memit_core.structure import Structure
 from memit_core.transformers_internals import is_quantised, warn_if_untested
@@ -147,6 +148,7 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
         )
     model.eval()
     model.requires_grad_(False)
+    pack(model)
     first = next(model.parameters())
     loaded = LoadedModel(
         model=model,

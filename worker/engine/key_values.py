@@ -1,7 +1,7 @@
 """Buffers for keys and values that have room: a step writes its columns, and moves none.
 
-`DynamicLayer` copies a block's whole past at every step to append one column, which takes the longer
-the more rows there are and the longer they are.
+`DynamicLayer` copies a block's whole past at every step to append one column, which takes the
+longer the more rows there are and the longer they are.
 """
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""Linear maps whose weight also lies in memory as the kernels of a CPU read it.
+
+torch multiplies a float32 matrix on a CPU straight from its rows. oneDNN's kernels have it packed
+in blocks, which takes half the time or less: of a step of a few tokens, where reading the weights
+counts, and of many. torch packs weights itself only where it compiles a model. Here each weight is
+packed when it is first used, and its packed copy lives as long as it does, so that all views of a
+model share one. It costs the memory of the weights once more, and twice where gradients are taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+from torch.nn import functional
+
+from memit_core.transformers_internals import Conv1D
+
+DTYPES = (torch.float32, torch.bfloat16)
+MACHINES = ("x86_64", "AMD64")
+MEMORY_FACTOR = 4
+"""Of the weights' bytes: less memory in the machine, and they are not packed."""
+TOKENS = 16
+"""That a packed layout is made for; it serves any number as well."""
+ABOUT = 1e-3
+"""Of a trial, relative."""
+
+logger = logging.getLogger(__name__)
+
+
+def pack(model: nn.Module) -> bool:
+    """Let the linear maps of a frozen model run from packed weights, where that can be done.
+
+    Returns:
+        Whether they do. It depends on the machine and the model alone.
+    """
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    first = next(model.parameters())
+    if first.device.type != "cpu" or first.dtype not in DTYPES or not _can_pack(first.dtype):
+        return False
+    if MEMORY_FACTOR * size > psutil.virtual_memory().total:
+        logger.info("weights are not packed: they take %.1f GB", size / 1e9)
+        return False
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = PackedLinear
+        elif type(module) is Conv1D:
+            module.__class__ = PackedConv1D
+    return True
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether torch has the kernels, and they multiply."""
+    if platform.machine() not in MACHINES:
+        return False
+    weight, x = (torch.linspace(-1, 1, 32 * n).view(n, 32).sin().to(dtype) for n in (64, 3))
+    try:
+        found = _multiply(x, _packed(weight, transposed=False), None)
+    except (RuntimeError, AttributeError) as error:
+        logger.warning("weights are not packed: %s", str(error).partition("\n")[0])
+        return False
+    expected = x.double() @ weight.double().T
+    wrong = float((found.double() - expected).norm() / expected.norm())
+    return wrong < (ABOUT if dtype is torch.float32 else 10 * ABOUT)
+
+
+class PackedLinear(nn.Linear):
+    """A Linear; where gradients of its weight are asked for, it runs as any other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., inputs] → [..., outputs]."""
+        if _runs_packed(x, self.weight, self.bias):
+            return product(x, self.weight, self.bias, transposed=False)
+        return functional.linear(x, self.weight, self.bias)
+
+
+class PackedConv1D(Conv1D):  # type: ignore[misc]
+    """GPT-2's linear map, whose weight is [inputs, outputs]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., inputs] → [..., outputs]."""
+        if _runs_packed(x, self.weight, self.bias):
+            return product(x, self.weight, self.bias, transposed=True)
+        plain: torch.Tensor = super().forward(x)
+        return plain
+
+
+def _runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    fits = x.dtype == weight.dtype and x.dtype in DTYPES and x.device.type == "cpu"
+    return fits and not trained and x.dim() > 1 and x.numel() > 0
+
+
+def product(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, transposed: bool
+) -> torch.Tensor:
+    """x Wᵀ + b, or x W + b where `transposed`; gradients reach x."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        found: torch.Tensor = _Product.apply(x, weight, bias, transposed)  # type: ignore[no-untyped-call]
+        return found
+    return _multiply(x, _packed(weight, transposed=transposed), bias)
+
+
+class _Product(torch.autograd.Function):
+    """`product`, for x alone to have gradients, of any order."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, transposed: bool
+    ) -> torch.Tensor:
+        ctx.weight, ctx.transposed = weight, transposed
+        return _multiply(x, _packed(weight, transposed=transposed), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        of_x = product(gradient, ctx.weight, None, transposed=not ctx.transposed)
+        return of_x, None, None, None
+
+
+def _packed(weight: torch.Tensor, *, transposed: bool) -> torch.Tensor:
+    """The layout of a weight, or of its transpose; made anew when the weight has been changed."""
+    name = "packed_transpose" if transposed else "packed"
+    changes = None if weight.is_inference() else weight._version
+    stamp = (weight.data_ptr(), changes)
+    kept: tuple[Any, torch.Tensor] | None = getattr(weight, name, None)
+    if kept is None or kept[0] != stamp:
+        source = weight.detach().T if transposed else weight.detach()
+        kept = stamp, torch.ops.mkldnn._reorder_linear_weight(source.contiguous(), TOKENS)
+        setattr(weight, name, kept)
+    return kept[1]
+
+
+def _multiply(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return out
