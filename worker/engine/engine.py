@@ -24,17 +24,15 @@ from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch, pad_left
 from worker.engine.beginning import Encoder, beginning, cut_to_fit
+from worker.engine.pace import Pace
 from worker.engine.requests import Language, Request, Sink, requests_of
 from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
 from worker.engine.versioned import ServingView
 
 PREFILL_TOKENS = 512
-"""Prompt tokens (padding included) computed in one step at most.
-
-It bounds how long one step keeps running rows waiting: a prompt longer than this is computed over
-several steps, between which the running rows decode.
-"""
+"""Prompt tokens (padding included) computed in one step at most, and by `Pace` fewer beside running
+rows: a longer prompt is computed over several steps, between which they decode."""
 
 RECENT = 0.1
 """Part of the newest answer in the mean time that a row is taken."""
@@ -98,6 +96,7 @@ class Engine:
         self._max_batch = max_batch
         self._max_parked = max_parked
         self._prefill_tokens = prefill_tokens
+        self._pace = Pace(prefill_tokens)
         self._waiting: list[Request] = []
         self._prefilling: list[Request] = []
         self._running: list[Request] = []
@@ -225,9 +224,12 @@ class Engine:
         asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
         tokens, mask = pad_left([request.ids for request in asked], self._view.device)
         done = self._prompts.width
-        new = slice(done, done + self._prefill_tokens)
+        columns = max(1, self._pace.tokens(len(self._running)) // len(asked))
+        new = slice(done, done + columns)
         versions = [request.version for request in asked]
+        begun = time.perf_counter()
         logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
+        self._pace.prefilled(tokens[:, new].numel(), time.perf_counter() - begun)
         if self._prompts.width < tokens.shape[1]:
             return
         if len(asked) < len(self._prefilling):
@@ -247,8 +249,10 @@ class Engine:
         last = torch.tensor([[request.ids[-1]] for request in self._running])
         tokens = last.to(self._view.device)
         versions = [request.version for request in self._running]
+        begun = time.perf_counter()
         logits = self._batch.forward(self._view, versions, tokens, torch.ones_like(tokens))
         self._emit(self._running, self._sampler, logits)
+        self._pace.decoded(time.perf_counter() - begun)
 
     def _emit(self, requests: Sequence[Request], sampler: Sampler, logits: torch.Tensor) -> None:
         """Choose each row's token from logits [rows, vocabulary] and give it to its request."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import methods
-from benchmarks.methods import AT_ONCE, IN_A_ROW, Comparison, ways_of
+from benchmarks.methods import AT_ONCE, IN_A_ROW, Comparison, CountedZ, ways_of
+from memit_core.cache import MemoryCache
 from memit_core.edit import Editor
 from memit_core.eval.benchmark import Options
 from memit_core.eval.datasets import COUNTERFACT
@@ -35,7 +36,7 @@ def compared(editor: Editor) -> Comparison:
     ]
     questions = Options(generations=0, chats=0, capability=False, held_out=TEXT)
     yardstick = Yardstick(editor, COUNTERFACT, spread(records, 4), questions, silent)
-    return Comparison(editor, yardstick, records)
+    return Comparison(editor, yardstick, records, CountedZ(MemoryCache()))
 
 
 def test_small_sizes_are_groups_of_asked_facts(compared: Comparison) -> None:

@@ -1,0 +1,41 @@
+"""How much of waiting prompts a step computes, so that running rows do not notice."""
+
+from __future__ import annotations
+
+LEAST = 16
+"""Prompt tokens of a step, however slow they are: a prompt must come to its end."""
+RECENT = 0.2
+"""Part of the newest step in the means."""
+
+
+class Pace:
+    """Prompt tokens for the next step: as many as take the time of a decode step, or `most`.
+
+    Where no row is running nobody waits for the step, and it takes `most`.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._token_seconds: float | None = None
+        self._step_seconds: float | None = None
+
+    def tokens(self, running: int) -> int:
+        """For a step with so many running rows."""
+        if not running:
+            return self._most
+        if self._token_seconds is None or self._step_seconds is None:
+            return min(LEAST, self._most)
+        beside = int(self._step_seconds / self._token_seconds)
+        return min(max(beside, LEAST), self._most)
+
+    def prefilled(self, tokens: int, seconds: float) -> None:
+        """So many prompt tokens, padding included, took so long."""
+        self._token_seconds = _mean(self._token_seconds, seconds / tokens)
+
+    def decoded(self, seconds: float) -> None:
+        """A token of every running row took so long."""
+        self._step_seconds = _mean(self._step_seconds, seconds)
+
+
+def _mean(before: float | None, new: float) -> float:
+    return new if before is None else (1 - RECENT) * before + RECENT * new
