@@ -18,6 +18,9 @@ import psutil
 from cli.embedded_redis import free_port
 
 START_SECONDS = 600.0
+LOG = "server.log"
+PREPARED = "ready to edit"
+"""What ours says when it computes nothing more but answers."""
 
 
 @dataclass
@@ -58,6 +61,7 @@ def ours(model: Path, home: Path, dtype: str) -> Iterator[Server]:
         "MEMIT_GATE_MIN_SUCCESS": "0",
     }
     with _running("memit-service", command, settings, port, home) as server:
+        _wait_prepared(home / LOG)
         listed = httpx2.get(f"{server.url}/v1/models", trust_env=False).json()["data"]
         server.models = [one["id"] for one in listed][:1]
         yield server
@@ -80,7 +84,7 @@ def _running(
     name: str, command: list[str], settings: dict[str, str], port: int, folder: Path
 ) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "server.log"
+    log = folder / LOG
     with log.open("wb") as out:
         env = {**os.environ, **settings}
         process = subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=folder)
@@ -94,6 +98,14 @@ def _running(
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _wait_prepared(log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while PREPARED not in log.read_text("utf-8", "replace"):
+        if time.monotonic() > end:
+            raise RuntimeError(f"memit-service was not {PREPARED} within {START_SECONDS:.0f} s")
+        time.sleep(0.5)
 
 
 def _wait_ready(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
