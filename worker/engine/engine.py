@@ -224,7 +224,8 @@ class Engine:
         asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
         tokens, mask = pad_left([request.ids for request in asked], self._view.device)
         done = self._prompts.width
-        columns = max(1, self._pace.tokens(len(self._running)) // len(asked))
+        unheard = len(self._prefilling) + len(self._waiting)
+        columns = max(1, self._pace.tokens(len(self._running), unheard) // len(asked))
         new = slice(done, done + columns)
         versions = [request.version for request in asked]
         begun = time.perf_counter()

@@ -96,7 +96,7 @@ class KeyValues:
         self._show()
 
     def leave(self, order: Sequence[int]) -> None:
-        """Keep these rows only: row `order[i]` moves to i; a row stays, or moves up."""
+        """Keep these rows only: row `order[i]` is i now, and no other row that stays was there."""
         place = self.place
         used = slice(place.start, place.end)
         for row, source in enumerate(order):

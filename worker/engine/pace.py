@@ -11,7 +11,8 @@ RECENT = 0.2
 class Pace:
     """Prompt tokens for the next step: as many as take the time of a decode step, or `most`.
 
-    Where no row is running nobody waits for the step, and it takes `most`.
+    Where more requests wait for their first token than rows are running, it takes so many times
+    that; where no row is running nobody is held up, and it takes `most`.
     """
 
     def __init__(self, most: int) -> None:
@@ -19,14 +20,14 @@ class Pace:
         self._token_seconds: float | None = None
         self._step_seconds: float | None = None
 
-    def tokens(self, running: int) -> int:
-        """For a step with so many running rows."""
+    def tokens(self, running: int, waiting: int) -> int:
+        """For a step with so many running rows, and requests that wait for their first token."""
         if not running:
             return self._most
         if self._token_seconds is None or self._step_seconds is None:
             return min(LEAST, self._most)
-        beside = int(self._step_seconds / self._token_seconds)
-        return min(max(beside, LEAST), self._most)
+        seconds = self._step_seconds * max(1.0, waiting / running)
+        return min(max(int(seconds / self._token_seconds), LEAST), self._most)
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """So many prompt tokens, padding included, took so long."""
