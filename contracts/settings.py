@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     max_context: int = Field(
         default=2_048, ge=16, description="tokens of prompt and answer together"
     )
+    prefix_cache_mb: int = Field(
+        default=256, ge=0, description="MiB of computed prompts kept for those that begin alike"
+    )
     max_resident_versions: int = Field(
         default=4, ge=1, description="edited versions held in memory"
     )

@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import pad
 
 from worker.engine.key_values import KeyValues
+from worker.engine.prefixes import Hit, States
 from worker.engine.versioned import ServingView
 
 
@@ -54,6 +55,25 @@ class KeyValueBatch:
         self._kept.appended(tokens.shape[1])
         self.mask = wider
         return logits
+
+    def begin(self, hits: Sequence[Hit | None], mask: torch.Tensor) -> None:
+        """Take what was computed before of rows whose whole mask is `mask`, as far as all have it.
+
+        Args:
+            hits: of every row, the first tokens that are known; nothing of any is needed again.
+            mask: [B, width of the prompts].
+        """
+        lengths = mask.sum(1).tolist()
+        known = [hit.tokens if hit else 0 for hit in hits]
+        rest = max(length - tokens for length, tokens in zip(lengths, known, strict=True))
+        width = mask.shape[1] - rest
+        if width > 0:
+            self._kept.begin(hits, [mask.shape[1] - length for length in lengths], width)
+            self.mask = mask[:, :width]
+
+    def states(self, row: int, tokens: int) -> States:
+        """Keys and values of a row's last columns; a copy."""
+        return self._kept.states(row, tokens)
 
     def keep(self, rows: Sequence[int]) -> list[int]:
         """Keep these rows only, and cut columns that are padding in all of them.

@@ -25,6 +25,7 @@ from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch, pad_left
 from worker.engine.beginning import Encoder, beginning, cut_to_fit
 from worker.engine.pace import Pace
+from worker.engine.prefixes import Hit, Prefixes
 from worker.engine.requests import Language, Request, Sink, requests_of
 from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
@@ -67,6 +68,7 @@ class Engine:
         max_context: int,
         max_parked: int,
         prefill_tokens: int = PREFILL_TOKENS,
+        prefix_bytes: int = 0,
     ) -> None:
         """Begin idle.
 
@@ -76,6 +78,7 @@ class Engine:
             max_context: tokens of prompt and answer together; the model's own limit holds too.
             max_parked: requests that may wait for their version to be loaded.
             prefill_tokens: see `PREFILL_TOKENS`.
+            prefix_bytes: see `Prefixes`.
         """
         self.residents = residents
         self.generated_tokens = 0
@@ -97,6 +100,9 @@ class Engine:
         self._max_parked = max_parked
         self._prefill_tokens = prefill_tokens
         self._pace = Pace(prefill_tokens)
+        self._prefixes = Prefixes(prefix_bytes)
+        self._hits: list[Hit | None] = []
+        """What was known of each prompt that is computed."""
         self._waiting: list[Request] = []
         self._prefilling: list[Request] = []
         self._running: list[Request] = []
@@ -223,6 +229,9 @@ class Engine:
             return
         asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
         tokens, mask = pad_left([request.ids for request in asked], self._view.device)
+        if not self._prompts.width:
+            self._hits = [self._prefixes.find(request.owner, request.ids) for request in asked]
+            self._prompts.begin(self._hits, mask)
         done = self._prompts.width
         unheard = len(self._prefilling) + len(self._waiting)
         columns = max(1, self._pace.tokens(len(self._running), unheard) // len(asked))
@@ -233,6 +242,10 @@ class Engine:
         self._pace.prefilled(tokens[:, new].numel(), time.perf_counter() - begun)
         if self._prompts.width < tokens.shape[1]:
             return
+        for row, (request, hit) in enumerate(zip(asked, self._hits, strict=True)):
+            if self._prefixes.wants(request.ids, hit):
+                states = self._prompts.states(row, len(request.ids))
+                self._prefixes.keep(request.owner, request.ids, states)
         if len(asked) < len(self._prefilling):
             logits = logits[self._places]
         sampler = Sampler([request.row() for request in self._prefilling], self._view.device)

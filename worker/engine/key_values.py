@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from memit_core.transformers_internals import DynamicCache, DynamicLayer, growing_cache
+from worker.engine.prefixes import Hit, States
 
 COLUMNS_AHEAD = 256
 """Columns for which there is room, when buffers are made anew."""
@@ -81,6 +82,33 @@ class KeyValues:
         layers: Sequence[GrowingLayer] = self.cache.layers
         return layers
 
+    def states(self, row: int, tokens: int) -> States:
+        """A copy of the last so many columns of a row."""
+        return [
+            (layer.keys[row, :, -tokens:].clone(), layer.values[row, :, -tokens:].clone())
+            for layer in self.layers
+        ]
+
+    def begin(self, hits: Sequence[Hit | None], starts: Sequence[int], width: int) -> None:
+        """Fill the first `width` columns with what was computed before, the rest being padding.
+
+        Args:
+            hits: of every row; one at least.
+            starts: the column of each row's first token.
+        """
+        first = next(hit for hit in hits if hit is not None)
+        self.place.end = width
+        for number, pair in enumerate(first.prefix.states):
+            layer = self._layer(
+                tuple(_zeros(one[None], self.place.rows, width + COLUMNS_AHEAD) for one in pair)
+            )
+            for row, (hit, start) in enumerate(zip(hits, starts, strict=True)):
+                if hit is None or start >= width:
+                    continue
+                for buffer, states in zip(layer.buffers, hit.prefix.states[number], strict=True):
+                    buffer[row, :, start:width] = states[:, : width - start]
+        self._show()
+
     def reserve(self, more: int) -> None:
         """Have room for so many columns after the last."""
         if self.layers and self.place.end + more > self.layers[0].buffers[0].shape[2]:
@@ -133,10 +161,15 @@ class KeyValues:
     def _begin(self, other: KeyValues) -> None:
         """Have the layers that `other` has, and nothing in them."""
         for theirs in other.layers:
-            layer = GrowingLayer(self.place)
-            layer.device, layer.is_initialized = theirs.device, True
-            layer.buffers = tuple(_zeros(buffer, 0, 0) for buffer in theirs.buffers)
-            self.cache.layers.append(layer)
+            self._layer(tuple(_zeros(buffer, 0, 0) for buffer in theirs.buffers))
+
+    def _layer(self, buffers: tuple[torch.Tensor, ...]) -> GrowingLayer:
+        """The next block's, as it is after a forward."""
+        layer = GrowingLayer(self.place)
+        layer.device, layer.is_initialized = buffers[0].device, True
+        layer.buffers = buffers
+        self.cache.layers.append(layer)
+        return layer
 
     def _renew(self, rows: int, width: int, more: int) -> None:
         """Move what is in use to new buffers, to end at column `width` and what is free before."""

@@ -17,6 +17,7 @@ from contracts.generation import (
     TokenLogprob,
     Usage,
 )
+from worker.engine.prefixes import Owner
 from worker.engine.sampling import Row
 from worker.engine.saying import Said, Saying
 from worker.engine.text import TokenTexts
@@ -83,6 +84,11 @@ class Request:
     @property
     def version(self) -> str:
         return self.task.version
+
+    @property
+    def owner(self) -> Owner:
+        """Whose computed prompts may serve this one."""
+        return self.task.version, self.task.principal
 
     @property
     def started(self) -> bool:

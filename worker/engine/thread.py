@@ -96,6 +96,7 @@ class EngineThread:
             max_batch=settings.max_batch,
             max_context=settings.max_context,
             max_parked=settings.max_queue,
+            prefix_bytes=settings.prefix_cache_mb * 2**20,
         )
         self._streams = GenerationStreams(settings.redis(), worker)
         self._spans = GenerationSpans()
