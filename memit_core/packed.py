@@ -122,17 +122,29 @@ class _Product(torch.autograd.Function):
         return of_x, None, None, None
 
 
+class _Layout:
+    """A packed weight, and what the weight was then."""
+
+    def __init__(self, stamp: Any, packed: torch.Tensor | None) -> None:
+        self.stamp, self.packed = stamp, packed
+
+    def __reduce__(self) -> Any:
+        # A weight that is pickled takes no layout along: it cannot be, and is made anew.
+        return _Layout, (None, None)
+
+
 def _packed(weight: torch.Tensor, *, transposed: bool) -> torch.Tensor:
     """The layout of a weight, or of its transpose; made anew when the weight has been changed."""
     name = "packed_transpose" if transposed else "packed"
     changes = None if weight.is_inference() else weight._version
     stamp = (weight.data_ptr(), changes)
-    kept: tuple[Any, torch.Tensor] | None = getattr(weight, name, None)
-    if kept is None or kept[0] != stamp:
-        source = weight.detach().T if transposed else weight.detach()
-        kept = stamp, torch.ops.mkldnn._reorder_linear_weight(source.contiguous(), TOKENS)
-        setattr(weight, name, kept)
-    return kept[1]
+    kept: _Layout | None = getattr(weight, name, None)
+    if kept is not None and kept.packed is not None and kept.stamp == stamp:
+        return kept.packed
+    source = weight.detach().T if transposed else weight.detach()
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(source.contiguous(), TOKENS)
+    setattr(weight, name, _Layout(stamp, packed))
+    return packed
 
 
 def _multiply(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

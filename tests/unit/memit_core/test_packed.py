@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import psutil
@@ -98,6 +99,15 @@ def test_views_share_one_packed_copy_and_deep_copies_none() -> None:
     torch.testing.assert_close(other(x), other[0].bias.expand(4, 40))
     half = cast_view(model, torch.bfloat16)
     torch.testing.assert_close(half(x.bfloat16()).float(), model(x), rtol=0.05, atol=0.05)
+
+
+@can_pack
+def test_a_model_that_has_run_can_be_pickled() -> None:
+    plain, model = both("linear")
+    x = torch.randn(4, 24)
+    model(x)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
+    torch.testing.assert_close(again(x), plain(x))
 
 
 @can_pack
