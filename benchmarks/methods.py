@@ -114,8 +114,8 @@ class Comparison:
     kept: CountedZ
     """The editor's cache."""
     rows: list[Row] = field(default_factory=list)
-    z_seconds: float = 0.0
-    """Of a fact, where z was last optimised and not read back."""
+    z_seconds: float | None = None
+    """Of a fact, where z was last optimised; None while all were read back."""
 
     def groups(self, size: int) -> list[list[Record]]:
         """The records that are asked in groups of this size, or one group with them all in it."""
@@ -140,8 +140,8 @@ class Comparison:
         z, written = meter.seconds.get("z", 0.0), sum(one.facts for one in results)
         if self.kept.made > made:
             self.z_seconds = z / (self.kept.made - made)
-        shared = method in SHARED_Z and way == AT_ONCE
-        seconds = meter.seconds["insert"] / written + (self.z_seconds if shared else z / written)
+        of_z = self.z_seconds if method in SHARED_Z and way == AT_ONCE else z / written
+        seconds = None if of_z is None else of_z + meter.seconds["insert"] / written
         found = _figures(results, meter)
         return {"facts": size, "method": method, "way": way, **found, "seconds_per_fact": seconds}
 
@@ -268,6 +268,8 @@ def main(
     given = None if hparams is None else from_file(hparams)
     editor = Editor(loaded, given, cache=cache, network=mend)
     records = without_conflicts(COUNTERFACT.read(facts, skip=skip))[: max(numbers)]
+    if len(records) < max(numbers):
+        raise typer.BadParameter(f"{facts} has {len(records)} facts", param_hint="--sizes")
     questions = Options(
         generations=0, chats=chats, capability=True, held_out=text.read_text("utf-8")[:TEXT_CHARS]
     )

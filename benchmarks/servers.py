@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
@@ -32,7 +31,6 @@ class Server:
     models: list[str]
     """Names that a request may give; of ours, versions."""
     process: psutil.Process
-    details: dict[str, Any] = field(default_factory=dict)
 
     def cpu_seconds(self) -> dict[str, float]:
         """Of processor time so far, by the command of each process."""

@@ -44,13 +44,14 @@ PROMPT_CHARS = (100, 800)
 REQUESTS = 4
 """Of a load, for each that is under way at once."""
 LEAST_REQUESTS = 16
+WARM_UP_TOKENS = 4
 LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL"}
 COLOURS = {"memit-service": "#1f6f8b", "vLLM": "#c8553d"}
 TOWNS = ("Lisbon", "Geneva", "Berlin", "Vienna", "Paris", "Oslo", "Rome", "Turin")
 
 
-def questions(count: int, models: Sequence[str], tokens: int, seed: int) -> list[Question]:
-    """Prompts from the packaged sample, the models in turn."""
+def questions(count: int, models: Sequence[str], tokens: int, seed: str) -> list[Question]:
+    """Prompts from the packaged sample, the models in turn; another seed, other prompts."""
     text, draw = default_corpus(), random.Random(seed)  # noqa: S311 - no secrets
     found = []
     for i in range(count):
@@ -63,8 +64,9 @@ def questions(count: int, models: Sequence[str], tokens: int, seed: int) -> list
 def measure(server: Server, name: str, load: Load, tokens: int, slo: tuple[float, float]) -> Row:
     """One load on one server, after a warm-up."""
     count = max(LEAST_REQUESTS, REQUESTS * (load.concurrency or LEAST_REQUESTS))
-    asked = questions(count, server.models, tokens, load.seed)
-    asyncio.run(run(server.url, asked[-2:], Load(concurrency=2)))
+    asked = questions(count, server.models, tokens, f"{name} {load.name}")
+    warm_up = questions(2 * len(server.models), server.models, WARM_UP_TOKENS, f"warm {load.name}")
+    asyncio.run(run(server.url, warm_up, Load(concurrency=2)))
     before, begun = server.cpu_seconds(), time.perf_counter()
     answers, seconds = asyncio.run(run(server.url, asked, load))
     took = time.perf_counter() - begun
@@ -84,25 +86,32 @@ def measure(server: Server, name: str, load: Load, tokens: int, slo: tuple[float
     }
 
 
-def with_versions(server: Server, count: int) -> Server:
-    """The same server with so many versions of one fact more each, all of them to be asked."""
+def post_versions(server: Server, count: int) -> None:
+    """Make so many versions, of one fact more each."""
     with httpx2.Client(base_url=server.url, timeout=600, trust_env=False) as client:
         for i in range(count):
             fact = {"subject": f"Ada Okafor {i}", "prompt": "{} lives in"}
             post(client, [{**fact, "target_new": TOWNS[i % len(TOWNS)]}])
+
+
+def with_versions(server: Server, count: int) -> Server:
+    """The same server, asked on so many edited versions."""
     name = server.models[0].partition("@")[0]
     models = [f"{name}@v{i + 1}" for i in range(count)]
     return Server(server.name, server.url, models, server.process)
 
 
-def generate_rows(model: Path, dtype: str, rows: int, tokens: int, seed: int) -> Row:
+def generate_rows(model: Path, dtype: str, rows: int, tokens: int) -> Row:
     """The model's own `generate`, so many rows at once, padded on the left."""
     loaded = load_model(model, dtype=dtype)
-    asked = questions(max(rows, 4), [""], tokens, seed)
+    asked = questions(max(2 * rows, 4), [""], tokens, f"generate {rows}")
     ids = [encode_text(loaded.tokenizer, one.prompt)[0] for one in asked]
     view = loaded.runnable().view
-    total, begun = 0, time.perf_counter()
-    for start in range(0, len(ids), rows):
+    total, begun = 0, 0.0
+    # The first of them once before: what a server does at its start is not timed either.
+    for start in (0, *range(0, len(ids), rows)):
+        if not begun and total:
+            total, begun = 0, time.perf_counter()
         batch = ids[start : start + rows]
         width = max(map(len, batch))
         padded = torch.tensor([[0] * (width - len(row)) + list(row) for row in batch])
@@ -130,7 +139,7 @@ def generate_rows(model: Path, dtype: str, rows: int, tokens: int, seed: int) ->
 def loads(concurrency: str, rates: str) -> Iterator[Load]:
     """From the command's options."""
     for count in filter(None, concurrency.split(",")):
-        yield Load(concurrency=int(count), seed=int(count))
+        yield Load(concurrency=int(count))
     for rate in filter(None, rates.split(",")):
         yield Load(rate=float(rate))
 
@@ -205,7 +214,7 @@ def main(
             json_out.write_text(json.dumps(about, indent=2) + "\n")
 
     for count in filter(None, rows.split(",")):
-        take(generate_rows(folder, dtype, int(count), tokens, seed=0))
+        take(generate_rows(folder, dtype, int(count), tokens))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         if vllm_python is not None:
             with vllm(vllm_python, folder, Path(scratch) / "vllm", dtype) as server:
@@ -214,7 +223,8 @@ def main(
         server = stack.enter_context(ours(folder, Path(scratch) / "ours", dtype))
         for load in loads(concurrency, rates):
             take(measure(server, "memit-service", load, tokens, (first, each)))
-        for count in {1, versions} if versions else ():
+        post_versions(server, versions)
+        for count in sorted({1, versions}) if versions else ():
             edited = with_versions(server, count)
             name = f"memit-service, edited versions: {count}"
             for load in loads(concurrency, ""):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,6 @@ class Answer:
     times: list[float] = field(default_factory=list)
     """Of every piece of text."""
     tokens: int = 0
-    seconds: float = 0.0
     text: str = ""
     error: str | None = None
 
@@ -45,7 +44,6 @@ class Load:
 
     concurrency: int | None = None
     rate: float | None = None
-    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -76,7 +74,6 @@ async def ask(client: httpx2.AsyncClient, question: Question) -> Answer:
                     _hear(answer, json.loads(line[6:]), time.perf_counter() - begun)
     except httpx2.TransportError as error:
         answer.error = type(error).__name__
-    answer.seconds = time.perf_counter() - begun
     return answer
 
 
@@ -91,22 +88,12 @@ def _hear(answer: Answer, chunk: dict[str, Any], now: float) -> None:
         answer.tokens = chunk["usage"]["completion_tokens"]
 
 
-async def run(
-    url: str,
-    questions: Sequence[Question],
-    load: Load,
-    while_running: Callable[[], None] | None = None,
-) -> tuple[list[Answer], float]:
-    """All answers in the order of the questions, and the seconds from the first to the last.
-
-    Args:
-        while_running: called ten times a second.
-    """
+async def run(url: str, questions: Sequence[Question], load: Load) -> tuple[list[Answer], float]:
+    """All answers in the order of the questions, and the seconds from the first to the last."""
     limits = httpx2.Limits(max_connections=None)
     gate = asyncio.Semaphore(load.concurrency or len(questions))
-    draw = random.Random(load.seed)  # noqa: S311 - no secrets
+    draw = random.Random(load.name)  # noqa: S311 - no secrets
     waits = [0.0 if load.rate is None else draw.expovariate(load.rate) for _ in questions]
-    starts = np.cumsum(waits)
 
     async with httpx2.AsyncClient(
         base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False
@@ -117,17 +104,9 @@ async def run(
             async with gate:
                 return await ask(client, question)
 
-        async def watch() -> None:
-            while while_running is not None:
-                while_running()
-                await asyncio.sleep(0.1)
-
-        watcher = asyncio.create_task(watch())
         begun = time.perf_counter()
-        answers = await asyncio.gather(*map(one, questions, starts))
-        seconds = time.perf_counter() - begun
-        watcher.cancel()
-    return answers, seconds
+        answers = await asyncio.gather(*map(one, questions, np.cumsum(waits)))
+        return answers, time.perf_counter() - begun
 
 
 def figures(answers: Sequence[Answer], seconds: float, slo: tuple[float, float]) -> dict[str, Any]:

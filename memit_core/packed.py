@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from functools import cache
 from typing import Any
 
 import psutil
@@ -40,7 +41,7 @@ def pack(model: nn.Module) -> bool:
     """
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     first = next(model.parameters())
-    if first.device.type != "cpu" or first.dtype not in DTYPES or not _can_pack(first.dtype):
+    if first.device.type != "cpu" or not _can_pack(first.dtype):
         return False
     if MEMORY_FACTOR * size > psutil.virtual_memory().total:
         logger.info("weights are not packed: they take %.1f GB", size / 1e9)
@@ -53,9 +54,10 @@ def pack(model: nn.Module) -> bool:
     return True
 
 
+@cache
 def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether torch has the kernels, and they multiply."""
-    if platform.machine() not in MACHINES:
+    """Whether torch has the kernels for this processor, and they multiply."""
+    if platform.machine() not in MACHINES or dtype not in DTYPES:
         return False
     weight, x = (torch.linspace(-1, 1, 32 * n).view(n, 32).sin().to(dtype) for n in (64, 3))
     try:
@@ -91,7 +93,7 @@ class PackedConv1D(Conv1D):  # type: ignore[misc]
 
 def _runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    fits = x.dtype == weight.dtype and x.dtype in DTYPES and x.device.type == "cpu"
+    fits = x.dtype == weight.dtype and x.device.type == "cpu" and _can_pack(x.dtype)
     return fits and not trained and x.dim() > 1 and x.numel() > 0
 
 

@@ -53,4 +53,5 @@ def set_weight(view: Any, path: str, weight: torch.Tensor) -> None:
             f"{path}: weight is {tuple(weight.shape)} {weight.dtype}, "
             f"expected {tuple(old.shape)} {old.dtype}"
         )
-    module.weight = nn.Parameter(weight, requires_grad=False)
+    frozen = isinstance(weight, nn.Parameter) and not weight.requires_grad
+    module.weight = weight if frozen else nn.Parameter(weight, requires_grad=False)

@@ -4,7 +4,7 @@ Rows are padded on the left to one width. A padding column is masked and takes n
 a row computes does not depend on how much padding it has. The cache keeps every layer's whole past:
 sliding windows are in the attention mask that the model makes itself, and a cache cut to the window
 would lose columns that a row with more padding still needs. Memory is bounded by rows times the
-longest row, that is by `max_batch` times `max_context`.
+longest row, that is by `max_batch` times `max_context`, and some room for more of both.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Engine:
         self._max_batch = max_batch
         self._max_parked = max_parked
         self._prefill_tokens = prefill_tokens
-        self._pace = Pace(prefill_tokens)
+        self._pace = Pace(prefill_tokens, on_cpu=view.device.type == "cpu")
         self._prefixes = Prefixes(prefix_bytes)
         self._hits: list[Hit | None] = []
         """What was known of each prompt that is computed."""
@@ -233,7 +233,8 @@ class Engine:
             self._hits = [self._prefixes.find(request.owner, request.ids) for request in asked]
             self._prompts.begin(self._hits, mask)
         done = self._prompts.width
-        unheard = len(self._prefilling) + len(self._waiting)
+        ready = [r for r in self._waiting if self.residents.holds(r.version)]
+        unheard = len(self._prefilling) + len(ready)
         columns = max(1, self._pace.tokens(len(self._running), unheard) // len(asked))
         new = slice(done, done + columns)
         versions = [request.version for request in asked]
@@ -242,8 +243,9 @@ class Engine:
         self._pace.prefilled(tokens[:, new].numel(), time.perf_counter() - begun)
         if self._prompts.width < tokens.shape[1]:
             return
+        sound = logits.amax(-1).isfinite().tolist()
         for row, (request, hit) in enumerate(zip(asked, self._hits, strict=True)):
-            if self._prefixes.wants(request.ids, hit):
+            if sound[row] and self._prefixes.wants(request.ids, hit):
                 states = self._prompts.states(row, len(request.ids))
                 self._prefixes.keep(request.owner, request.ids, states)
         if len(asked) < len(self._prefilling):
@@ -253,8 +255,12 @@ class Engine:
         self._batch.join(self._prompts, self._places)
         self._sampler.join(sampler)
         self._running += self._prefilling
-        self._prefilling = []
+        self._end_prefill()
         self._retire()
+
+    def _end_prefill(self) -> None:
+        self._prefilling, self._hits = [], []
+        self._prompts = KeyValueBatch(0, self._view.device)
 
     def _decode(self) -> None:
         """One token more for every running row."""
@@ -286,7 +292,7 @@ class Engine:
         """Let ended rows leave the batch, and give their leases back."""
         if self._prefilling and all(request.ended for request in self._prefilling):
             self._release(self._prefilling)
-            self._prefilling = []
+            self._end_prefill()
         stay = [row for row, request in enumerate(self._running) if not request.ended]
         if len(stay) == len(self._running):
             return

@@ -17,6 +17,8 @@ from worker.engine.prefixes import Hit, States
 
 COLUMNS_AHEAD = 256
 """Columns for which there is room, when buffers are made anew."""
+ROWS_AHEAD = 8
+"""The same of rows."""
 COLUMNS_BEFORE = 64
 """The same on the left, for prompts that are longer than what is there."""
 
@@ -42,7 +44,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.place = place
         self.buffers: tuple[torch.Tensor, ...] = ()
-        """Keys and values, [rows, heads, columns, head_dim] with room; what is not used is 0."""
+        """Keys and values, [rows, heads, columns, head_dim] with room; what was never used is 0."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
@@ -144,7 +146,7 @@ class KeyValues:
         width, start = theirs.width, place.end - theirs.width
         total = place.rows + len(rows)
         if start < 0 or total > self.layers[0].buffers[0].shape[0]:
-            self._renew(max(total, 2 * place.rows), max(width, place.width), 0)
+            self._renew(total + ROWS_AHEAD, max(width, place.width), 0)
             start = place.end - width
         chosen = torch.tensor(rows)
         first = min(start, place.start)
@@ -176,11 +178,13 @@ class KeyValues:
         place = self.place
         end = COLUMNS_BEFORE + width
         used = slice(end - place.width, end)
-        for layer in self.layers:
-            old, layer.buffers = layer.show(), ()
-            layer.buffers = tuple(_zeros(one, rows, end + more + COLUMNS_AHEAD) for one in old)
-            for buffer, states in zip(layer.buffers, old, strict=True):
+        room = end + more + COLUMNS_AHEAD
+        # All of them first: if memory runs out, everything is still as it was.
+        new = [tuple(_zeros(one, rows, room) for one in layer.buffers) for layer in self.layers]
+        for layer, buffers in zip(self.layers, new, strict=True):
+            for buffer, states in zip(buffers, layer.show(), strict=True):
                 buffer[: place.rows, :, used] = states
+            layer.buffers = buffers
         place.start, place.end = used.start, used.stop
         self._show()
 

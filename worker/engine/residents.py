@@ -16,6 +16,7 @@ from concurrent.futures import Future
 
 import torch
 from structlog.contextvars import bound_contextvars
+from torch import nn
 
 from contracts import retry_after as after
 from contracts.errors import ServiceError, Unavailable
@@ -228,7 +229,9 @@ class Residents:
                 raise ValueError(f"{change.module} is no MLP matrix of {self._loaded.name}")
             base: torch.Tensor = self._loaded.model.get_submodule(change.module).weight
             delta = self._deltas.read(change.blob)
-            weights[change.module] = served_weight(base, delta, self._structure.transposed)
+            weight = served_weight(base, delta, self._structure.transposed)
+            # A parameter from here on, so that what is packed for the canaries is kept.
+            weights[change.module] = nn.Parameter(weight, requires_grad=False)
         with self._checking:
             check_canaries(self._loaded, self._tokenizer, weights, manifest.canary)
         return weights

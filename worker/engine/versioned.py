@@ -41,6 +41,11 @@ class VersionedProjection(nn.Module):
         set_weight(copy, "", weight)
         self.copies[version] = copy
 
+    def forget(self, version: str) -> None:
+        """Hold nothing of `version` any more; `route` comes before the next forward."""
+        self.copies.pop(version, None)
+        self._groups = []
+
     def route(self, rows: Sequence[str]) -> None:
         """Say which version each batch row of the coming forwards uses."""
         by_module: dict[nn.Module, list[int]] = {}
@@ -101,7 +106,7 @@ class ServingView:
         """Free the matrices of `version`; no row may be using it."""
         self._versions.remove(version)
         for projection in self._projections.values():
-            projection.copies.pop(version, None)
+            projection.forget(version)
 
     def logits(
         self, rows: Sequence[str], tokens: torch.Tensor, mask: torch.Tensor, cache: DynamicCache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -16,11 +17,17 @@ from memit_core.packed import PackedConv1D, PackedLinear, pack
 from memit_core.transformers_internals import Conv1D
 from memit_core.views import cast_view, set_weight, view_of
 
-CPU = torch.device("cpu")
 KINDS = {"linear": lambda: nn.Linear(24, 40), "conv1d": lambda: Conv1D(40, 24)}
 can_pack = pytest.mark.skipif(
     not packed._can_pack(torch.float32), reason="needs oneDNN's kernels on an x86 processor"
 )
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew() -> Iterator[None]:
+    """What a test pretends of the machine is forgotten after it."""
+    yield
+    packed._can_pack.cache_clear()
 
 
 def both(kind: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -142,6 +149,7 @@ def test_other_devices_precisions_and_processors_stay_as_they_are(
     assert not pack(copy.deepcopy(model).half())
     assert not pack(copy.deepcopy(model).to("meta"))
     monkeypatch.setattr(packed.platform, "machine", lambda: "riscv64")
+    packed._can_pack.cache_clear()
     assert not pack(model)
 
 
@@ -155,8 +163,10 @@ def test_kernels_that_are_not_there_or_wrong_are_not_used(
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
     monkeypatch.setattr(packed, "_packed", gone)
+    packed._can_pack.cache_clear()
     assert not pack(model)
     assert "_linear_pointwise" in caplog.text
     monkeypatch.setattr(packed, "_packed", lambda *_, **__: torch.zeros(0))
     monkeypatch.setattr(packed, "_multiply", lambda x, *_: torch.zeros(len(x), 64))
+    packed._can_pack.cache_clear()
     assert not pack(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +127,28 @@ def test_rows_outgrow_their_buffers_and_longer_ones_join(
     moved = {id(buffer) for layer in batch._kept.layers for buffer in layer.buffers}
     decoded(stage, view, batch, [row[-1] for row in rows])
     assert moved == {id(buffer) for layer in batch._kept.layers for buffer in layer.buffers}
+
+
+@torch.inference_mode()
+def test_rows_go_on_where_memory_ends_as_others_join(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = ServingView(stage.loaded.model, stage.base_version)
+    row = prompt(9, 1)
+    batch = KeyValueBatch(0, view.device)
+    batch.join(prefilled(stage, view, [row[:-1]], chunk=100), [0])
+    longer = prefilled(stage, view, [prompt(200, 2)], chunk=300)
+    made, zeros = [], key_values._zeros
+
+    def scarce(*given: Any) -> torch.Tensor:
+        made.append(given)
+        if len(made) == 4:
+            raise torch.OutOfMemoryError
+        return zeros(*given)
+
+    monkeypatch.setattr(key_values, "_zeros", scarce)
+    with pytest.raises(torch.OutOfMemoryError):
+        batch.join(longer, [0])
+    assert batch.rows == 1
+    found = decoded(stage, view, batch, [row[-1]])[0]
+    torch.testing.assert_close(found, alone(stage, row), rtol=1e-4, atol=1e-4)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.tiny_models import TINY
-from tests.unit.worker.engine.stage import PROMPTS, Stage, answers, ask, make_stage
+from tests.unit.worker.engine.stage import PROMPTS, Stage, answers, ask, make_stage, run_until
+from worker.engine.batch import KeyValueBatch
 from worker.engine.engine import Engine
 from worker.engine.prefixes import LEAST_TOKENS, Prefixes
 
@@ -131,3 +133,24 @@ def test_a_prompt_with_a_known_beginning_joins_one_without(
     texts = answers(engine, [ask(engine, prompt, version) for prompt in prompts])
     assert texts == [llama.generated(version, prompt) for prompt in prompts]
     assert sum(pieces) == 3 * len(PROMPTS[2].split()), "the new one is the longest rest"
+
+
+def test_a_prompt_that_gave_no_numbers_is_not_kept(
+    llama: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = llama.base_version
+    engine = llama.engine(prefix_bytes=MIB)
+    forward = KeyValueBatch.forward
+    prompt = f"{SYSTEM} t9"
+
+    def spoilt(self: KeyValueBatch, *given: Any) -> torch.Tensor:
+        return forward(self, *given) * float("nan")
+
+    with monkeypatch.context() as once:
+        once.setattr(KeyValueBatch, "forward", spoilt)
+        failed = ask(engine, prompt, version)
+        run_until(engine, lambda: failed.done)
+    assert failed.problem is not None
+    pieces = computed(engine, monkeypatch)
+    assert answers(engine, [ask(engine, prompt, version)]) == [llama.generated(version, prompt)]
+    assert sum(pieces) == len(prompt.split())
