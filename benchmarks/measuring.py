@@ -81,12 +81,18 @@ def timed(cost: Cost, facts: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def counted(cost: Cost, scale: float = 1.0) -> Iterator[None]:
     """Add the matrix products inside, times `scale`, to the FLOP of `cost`; slows them down."""
-    counter = FlopCounterMode(
-        display=False, custom_mapping=dict.fromkeys(FUSED_ATTENTION, _attention_flop)
-    )
+    known = dict.fromkeys(FUSED_ATTENTION, _attention_flop)
+    if packed := getattr(torch.ops.mkldnn, "_linear_pointwise", None):
+        known[packed] = _packed_flop
+    counter = FlopCounterMode(display=False, custom_mapping=known)
     with counter:
         yield
     cost.flop += scale * counter.get_total_flops()
+
+
+def _packed_flop(x: torch.Size, weight: torch.Size, *_args: Any, **_options: Any) -> int:
+    """Of `memit_core.packed`: x [..., inputs] and a weight [outputs, inputs]."""
+    return 2 * x.numel() * weight[0]
 
 
 def _attention_flop(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import benchmarks.capacity
 import benchmarks.covariance_corpus
@@ -20,6 +21,7 @@ import benchmarks.user_facts
 from benchmarks.measuring import Cost, counted
 from benchmarks.plain import PlainMemit
 from memit_core.facts import group_facts
+from memit_core.packed import pack
 from registry import FolderStore, Registry
 from registry.checkup import examine
 from tests.tiny_models import TEXT, save_tiny
@@ -93,6 +95,15 @@ def test_grouped_attention_is_counted() -> None:
     with counted(cost):
         torch.ops.aten._scaled_dot_product_flash_attention(query, key, key)
     assert cost.flop == 2 * 2 * 8 * 5 * 5 * (4 + 4)
+
+
+def test_packed_products_are_counted_with_their_gradients() -> None:
+    model = nn.Sequential(nn.Linear(64, 32)).requires_grad_(False)
+    pack(model)
+    cost = Cost()
+    with counted(cost):
+        model(torch.randn(5, 64, requires_grad=True)).sum().backward()
+    assert cost.flop == 2 * (2 * 5 * 64 * 32)
 
 
 def test_edit_gpu_on_a_tiny_shape(tmp_path: Path) -> None:
