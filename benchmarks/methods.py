@@ -69,8 +69,11 @@ MEBIBYTE = 2**20
 PANELS = {
     "generation_success": "greedy answer, %",
     "neighborhood": "neighbours kept, NS, %",
-    "perplexity_ratio": "perplexity, times the unedited",
+    "perplexity_ratio": "perplexity, times the unedited, up to 3",
 }
+RATIO_SHOWN = 3
+"""What is ruined more than so is out of the picture, which else would show nothing but that."""
+RATIOS = (1, 1.1, 1.2, 1.5, 2, 3)
 
 
 class CountedZ:
@@ -236,6 +239,9 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if name == "perplexity_ratio":
             axes.set_yscale("log")
+            axes.set_ylim(0.98, RATIO_SHOWN)
+            axes.set_yticks(RATIOS, [f"{ratio:g}" for ratio in RATIOS])
+            axes.minorticks_off()
         else:
             axes.set_ylim(0, 103)
     figure.legend(
