@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +81,7 @@ def timed(cost: Cost, facts: int, device: torch.device) -> Iterator[None]:
 @contextmanager
 def counted(cost: Cost, scale: float = 1.0) -> Iterator[None]:
     """Add the matrix products inside, times `scale`, to the FLOP of `cost`; slows them down."""
-    known = dict.fromkeys(FUSED_ATTENTION, _attention_flop)
+    known: dict[Any, Callable[..., int]] = dict.fromkeys(FUSED_ATTENTION, _attention_flop)
     if packed := getattr(torch.ops.mkldnn, "_linear_pointwise", None):
         known[packed] = _packed_flop
     counter = FlopCounterMode(display=False, custom_mapping=known)

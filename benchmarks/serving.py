@@ -213,8 +213,8 @@ def main(
             about = {"model": model, "dtype": dtype, "tokens": tokens, "rows": found}
             json_out.write_text(json.dumps(about, indent=2) + "\n")
 
-    for count in filter(None, rows.split(",")):
-        take(generate_rows(folder, dtype, int(count), tokens))
+    for together in filter(None, rows.split(",")):
+        take(generate_rows(folder, dtype, int(together), tokens))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         if vllm_python is not None:
             with vllm(vllm_python, folder, Path(scratch) / "vllm", dtype) as server:
