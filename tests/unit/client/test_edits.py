@@ -186,4 +186,5 @@ def test_a_service_that_went_away_is_waited_for(
         edit = client.edit([ROME])
         between.script = [Cut(5), Own(503), Own(429)]
         assert client.wait(edit, timeout=20).state == "committed"
-        assert len(between.seen) == 5
+        assert between.script == [], "each of the three was met"
+        assert len(between.seen) >= 5
