@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import Cost, timed
+from benchmarks.quality import ASKED, percent
 from memit_core.cache import Cache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
@@ -48,16 +49,7 @@ from memit_core.progress import silent
 from registry import FolderStore, Registry
 
 Row = dict[str, Any]
-COLUMNS = {
-    "score": "Score",
-    "efficacy": "ES",
-    "paraphrase": "PS",
-    "neighborhood": "NS",
-    "generation_success": "greedy",
-    "paraphrase_generation_success": "other words",
-    "chat": "chat",
-    "chat_other_words": "chat, other words",
-}
+COLUMNS = {"score": "Score", **ASKED}
 COSTS = ("ratio", "capability", "s a fact", "MiB")
 AT_ONCE, IN_A_ROW = "at once", "in a row"
 SHARED_Z = ("memit", "alphaedit")
@@ -198,12 +190,6 @@ def shown(rows: Sequence[Row]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    def percent(name: str) -> str:
-        value, half = row[name], row["ci95"][name]
-        if value is None:
-            return ""
-        return f"{value:.1f}" if half is None else f"{value:.1f} ± {half:.1f}"
-
     capability, seconds, peak = (row[n] for n in ("capability", "seconds_per_fact", "peak_bytes"))
     costs = (
         f"{row['perplexity_ratio']:.3f}",
@@ -211,7 +197,7 @@ def _cells(row: Row) -> list[str]:
         "" if seconds is None else f"{seconds:.2f}",
         "" if peak is None else f"{peak / MEBIBYTE:,.0f}",
     )
-    return [*map(percent, COLUMNS), *costs]
+    return [*(percent(row, name) for name in COLUMNS), *costs]
 
 
 def draw(file: Path, rows: Sequence[Row]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,17 @@ FIGURES = (
     "generation_success",
     "ends_right",
 )
+ASKED = {
+    "efficacy": "ES",
+    "paraphrase": "PS",
+    "neighborhood": "NS",
+    "generation_success": "greedy",
+    "paraphrase_generation_success": "other words",
+    "chat": "chat",
+    "chat_question": "chat, question",
+    "chat_other_words": "chat, other words",
+}
+"""What is asked in chats and other words too, with its title in tables."""
 COLUMNS = ("ES", "PS", "NS", "Score", "greedy", "ends right")
 """The same under the paper's names, for tables."""
 
@@ -62,6 +73,14 @@ def figures(model: Model, records: Sequence[Record]) -> dict[str, float]:
     measures = COUNTERFACT.score(model, records)
     values = summarise(measures).values
     return {name: round(100 * (values[name] or 0.0), 2) for name in FIGURES}
+
+
+def percent(row: Mapping[str, Any], name: str) -> str:
+    """A figure of a row with the half-width of its 95% interval, where it has these."""
+    value, half = row[name], row["ci95"][name]
+    if value is None:
+        return ""
+    return f"{value:.1f}" if half is None else f"{value:.1f} ± {half:.1f}"
 
 
 def cast(model: Model, dtype: torch.dtype) -> Model:

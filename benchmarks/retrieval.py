@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.quality import ASKED, percent
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
 from memit_core.eval.chat import ChatScores, UserTurn, as_it_is
@@ -42,16 +43,6 @@ from memit_core.model import Model
 from memit_core.tokens import encode_text
 from registry import FolderStore, Registry
 
-COLUMNS = {
-    "efficacy": "ES",
-    "paraphrase": "PS",
-    "neighborhood": "NS",
-    "generation_success": "greedy",
-    "paraphrase_generation_success": "other words",
-    "chat": "chat",
-    "chat_question": "chat, question",
-    "chat_other_words": "chat, other words",
-}
 ANSWER_TOKENS = 8
 """Of an answer whose time is taken."""
 TIMED = 20
@@ -122,8 +113,8 @@ class Way:
         prompts = [p for record in asked for p in (record.fact.filled, *record.paraphrases)]
         return {
             "way": self.name,
-            **{name: summary[name] for name in COLUMNS},
-            "ci95": {name: summary["ci95"][name] for name in COLUMNS},
+            **{name: summary[name] for name in ASKED},
+            "ci95": {name: summary["ci95"][name] for name in ASKED},
             "tokens_added": fmean(self._added(prompt) for prompt in prompts),
             "milliseconds": median(self._milliseconds(p) for p in prompts[:TIMED]),
         }
@@ -158,7 +149,7 @@ def main(
     loaded = load_model(model)
     cache = None if home is None else Registry(FolderStore(home)).artefacts(loaded.digest)
     editor = Editor(loaded, None if hparams is None else from_file(hparams), cache=cache)
-    table = Table("facts", "way", *COLUMNS.values(), "tokens added", "ms a question")
+    table = Table("facts", "way", *ASKED.values(), "tokens added", "ms a question")
     rows = []
     for size in map(int, sizes.split(",")):
         written = list(dict.fromkeys(record.request for record in records[:size]))
@@ -177,14 +168,8 @@ def main(
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    def cell(name: str) -> str:
-        value, half = row[name], row["ci95"][name]
-        if value is None:
-            return ""
-        return f"{value:.1f}" if half is None else f"{value:.1f} ± {half:.1f}"
-
     costs = (f"{row['tokens_added']:.1f}", f"{row['milliseconds']:.0f}")
-    return [row["way"], *map(cell, COLUMNS), *costs]
+    return [row["way"], *(percent(row, name) for name in ASKED), *costs]
 
 
 if __name__ == "__main__":

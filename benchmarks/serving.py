@@ -64,7 +64,8 @@ def questions(count: int, models: Sequence[str], tokens: int, seed: str) -> list
 def measure(server: Server, name: str, load: Load, tokens: int, slo: tuple[float, float]) -> Row:
     """One load on one server, after a warm-up."""
     count = max(LEAST_REQUESTS, REQUESTS * (load.concurrency or LEAST_REQUESTS))
-    asked = questions(count, server.models, tokens, f"{name} {load.name}")
+    # The same for every server; where versions share an engine, none is asked twice of one.
+    asked = questions(count, server.models, tokens, f"{len(server.models)} {load.name}")
     warm_up = questions(2 * len(server.models), server.models, WARM_UP_TOKENS, f"warm {load.name}")
     asyncio.run(run(server.url, warm_up, Load(concurrency=2)))
     before, begun = server.cpu_seconds(), time.perf_counter()
