@@ -178,13 +178,14 @@ def test_all_edits(client: Any) -> None:
 
 
 def test_a_service_that_went_away_is_waited_for(
-    connect: Connect, url: str, working: Working
+    connect: Connect, url: str, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """News break off, then nobody can answer, and at last the edit is told."""
+    # The proxy hands on a stream when it has ended: on a slow machine it is silent for long.
+    monkeypatch.setattr("memit_client.follow.LOOK_SECONDS", 20.0)
     with proxy(url) as between, working():
         client = connect(between.url)
         edit = client.edit([ROME])
         between.script = [Cut(5), Own(503), Own(429)]
         assert client.wait(edit, timeout=20).state == "committed"
-        assert between.script == [], "each of the three was met"
-        assert len(between.seen) >= 5
+        assert len(between.seen) == 5
