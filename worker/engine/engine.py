@@ -31,9 +31,9 @@ from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
 from worker.engine.versioned import ServingView
 
-PREFILL_TOKENS = 512
-"""Prompt tokens (padding included) computed in one step at most, and by `Pace` fewer beside running
-rows: a longer prompt is computed over several steps, between which they decode."""
+PREFILL_TOKENS = 2048
+"""Prompt tokens (padding included) computed in one step at most; `Pace` says how many are: a longer
+prompt is computed over several steps, between which running rows decode."""
 
 RECENT = 0.1
 """Part of the newest answer in the mean time that a row is taken."""
@@ -98,7 +98,6 @@ class Engine:
         self._worker = worker
         self._max_batch = max_batch
         self._max_parked = max_parked
-        self._prefill_tokens = prefill_tokens
         self._pace = Pace(prefill_tokens, on_cpu=view.device.type == "cpu")
         self._prefixes = Prefixes(prefix_bytes)
         self._hits: list[Hit | None] = []
@@ -174,9 +173,15 @@ class Engine:
         Raises:
             DeviceLost: the device is broken; the process should end.
         """
-        self._admit()
-        with self._guard(self._prefilling):
-            self._prefill()
+        left = self._prompt_tokens()
+        while left > 0:
+            self._admit()
+            if not self._prefilling:
+                break
+            spent = left
+            with self._guard(self._prefilling):
+                spent = self._prefill(left)
+            left = self._pace.rest(left - spent)
         with self._guard(self._running):
             self._decode()
         self._retire()
@@ -188,7 +193,7 @@ class Engine:
         room = 0 if self._prefilling else self._max_batch - len(self._running)
         admitted: list[Request] = []
         prompts: dict[tuple[str, tuple[int, ...]], int] = {}
-        width = 0
+        lengths: list[int] = []
         for request in self._in_turn():
             if request.version in failed:
                 request.fail(failed[request.version])
@@ -199,13 +204,13 @@ class Engine:
             # The choices of a task, and whoever asks the same, share the columns of one prompt.
             prompt = (request.version, tuple(request.ids))
             more = prompt not in prompts
-            wider = max(width, request.prompt_tokens)
-            if admitted and more and (len(prompts) + 1) * wider > self._prefill_tokens:
+            if admitted and more and not self._pace.together([*lengths, request.prompt_tokens]):
                 room = 0
             elif self.residents.lease(request.version):
-                prompts.setdefault(prompt, len(prompts))
+                if more:
+                    prompts[prompt] = len(prompts)
+                    lengths.append(request.prompt_tokens)
                 admitted.append(request)
-                width = wider
                 request.start(self._worker, time.monotonic())
         if admitted:
             self._prefilling = admitted
@@ -223,26 +228,34 @@ class Engine:
         order = sorted(range(len(turns)), key=turns.__getitem__)
         return [self._waiting[place] for place in order]
 
-    def _prefill(self) -> None:
-        """Compute the next columns of the admitted prompts; after the last, the rows join."""
-        if not self._prefilling:
-            return
+    def _prompt_tokens(self) -> int:
+        """Prompt tokens that the next step may compute."""
+        ready = [r for r in self._waiting if self.residents.holds(r.version)]
+        return self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))
+
+    def _prefill(self, most: int) -> int:
+        """Compute the next columns of the admitted prompts; after the last, the rows join.
+
+        Args:
+            most: tokens, padding included; but a column at least.
+
+        Returns:
+            How many there were.
+        """
         asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
         tokens, mask = pad_left([request.ids for request in asked], self._view.device)
         if not self._prompts.width:
             self._hits = [self._prefixes.find(request.owner, request.ids) for request in asked]
             self._prompts.begin(self._hits, mask)
         done = self._prompts.width
-        ready = [r for r in self._waiting if self.residents.holds(r.version)]
-        unheard = len(self._prefilling) + len(ready)
-        columns = max(1, self._pace.tokens(len(self._running), unheard) // len(asked))
-        new = slice(done, done + columns)
+        new = slice(done, done + max(1, most // len(asked)))
+        spent = tokens[:, new].numel()
         versions = [request.version for request in asked]
         begun = time.perf_counter()
         logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
-        self._pace.prefilled(tokens[:, new].numel(), time.perf_counter() - begun)
+        self._pace.prefilled(spent, time.perf_counter() - begun)
         if self._prompts.width < tokens.shape[1]:
-            return
+            return spent
         sound = logits.amax(-1).isfinite().tolist()
         for row, (request, hit) in enumerate(zip(asked, self._hits, strict=True)):
             if sound[row] and self._prefixes.wants(request.ids, hit):
@@ -257,6 +270,7 @@ class Engine:
         self._running += self._prefilling
         self._end_prefill()
         self._retire()
+        return spent
 
     def _end_prefill(self) -> None:
         self._prefilling, self._hits = [], []

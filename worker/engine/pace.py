@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LEAST = 64
 """Prompt tokens of a step, however slow they are: fewer take hardly less time on any processor."""
+PADDING = 16
+"""Tokens of padding that cost less time than a forward of their own."""
+LEAST_ALONE = 512
+"""The same where no row is running."""
+ALONE_SECONDS = 3.0
+"""How long a step may take where no row is running: what comes meanwhile is not yet looked at."""
 STEPS = 2
 """Decode steps whose time the prompts of a step may take."""
 RECENT = 0.2
@@ -14,9 +22,11 @@ class Pace:
     """Prompt tokens for the next step: as many as take the time of two decode steps, or `most`.
 
     Where more requests wait for their first token than rows are running, it takes so many times
-    that; where no row is running nobody is held up, and it takes `most`.
+    that. Where no row is running it takes as many as it has the time for: all that wait get their
+    first token together, and none is held up by the prompts of the others.
 
     Args:
+        most: prompt tokens of a step, padding included.
         on_cpu: elsewhere work is only queued while its time is taken, and steps always take `most`.
     """
 
@@ -27,12 +37,25 @@ class Pace:
 
     def tokens(self, running: int, waiting: int) -> int:
         """For a step with so many running rows, and requests that wait for their first token."""
-        if not running or not self._on_cpu:
+        if not self._on_cpu:
             return self._most
-        if self._token_seconds is None or self._step_seconds is None:
-            return min(LEAST, self._most)
-        seconds = STEPS * self._step_seconds * max(1.0, waiting / running)
-        return min(max(int(seconds / self._token_seconds), LEAST), self._most)
+        least, seconds = LEAST_ALONE, ALONE_SECONDS
+        if running:
+            least, seconds = LEAST, STEPS * (self._step_seconds or 0.0) * max(1, waiting / running)
+        tokens = 0 if self._token_seconds is None else int(seconds / self._token_seconds)
+        return min(max(tokens, least), self._most)
+
+    def rest(self, left: int) -> int:
+        """Of so many tokens that a step has left, those that are worth a forward more."""
+        return left if left >= LEAST else 0
+
+    def together(self, lengths: Sequence[int]) -> bool:
+        """Whether prompts of so many tokens are computed together, padded to the longest.
+
+        A CPU has work enough in one prompt, and padding is work as any other.
+        """
+        padded = max(lengths) * len(lengths)
+        return padded <= self._most and not (self._on_cpu and padded - sum(lengths) > PADDING)
 
     def prefilled(self, tokens: int, seconds: float) -> None:
         """So many prompt tokens, padding included, took so long."""

@@ -331,6 +331,16 @@ def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> 
     assert engine.room == 8 - 5
 
 
+def test_a_step_computes_prompts_until_its_tokens_are_used(llama: Stage) -> None:
+    """Of unlike lengths, so that on a CPU each has a forward of its own."""
+    engine = llama.engine(prefill_tokens=200, max_batch=8)
+    prompts = [" ".join(["t5"] * length) for length in (50, 90, 20, 70)]
+    rows = [ask(engine, prompt, llama.base_version) for prompt in prompts]
+    engine.step()
+    assert [row.started for row in rows] == [True, True, False, False]
+    assert answers(engine, rows) == [llama.generated(llama.base_version, p) for p in prompts]
+
+
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="there it costs the process its device")
 def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
     engine = llama.engine()

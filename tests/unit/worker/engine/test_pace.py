@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine.pace import LEAST, STEPS, Pace
+from worker.engine.pace import ALONE_SECONDS, LEAST, LEAST_ALONE, PADDING, STEPS, Pace
 
 
-def test_alone_a_prompt_takes_all_that_a_step_may() -> None:
-    pace = Pace(512)
-    assert pace.tokens(running=0, waiting=1) == 512
-    pace.prefilled(512, 10.0)
-    pace.decoded(0.01)
-    assert pace.tokens(running=0, waiting=1) == 512
+def test_alone_prompts_take_what_there_is_time_for() -> None:
+    pace, least = Pace(2048), LEAST_ALONE
+    assert pace.tokens(running=0, waiting=1) == least
+    pace.prefilled(1000, 1.0)
+    assert pace.tokens(running=0, waiting=1) == 2048
+    for _ in range(30):
+        pace.prefilled(1000, 3.0)
+    assert pace.tokens(running=0, waiting=1) == pytest.approx(1000 * ALONE_SECONDS / 3, abs=10)
+    for _ in range(30):
+        pace.prefilled(1000, 100.0)
+    assert pace.tokens(running=0, waiting=1) == least
+    assert Pace(100).tokens(running=0, waiting=1) == 100
 
 
 def test_beside_running_rows_it_takes_about_the_time_of_their_step() -> None:
@@ -55,3 +61,20 @@ def test_where_time_cannot_be_taken_it_takes_all() -> None:
     pace.prefilled(512, 10.0)
     pace.decoded(0.01)
     assert pace.tokens(running=4, waiting=1) == 512
+
+
+def test_on_a_cpu_prompts_of_unlike_length_are_computed_apart() -> None:
+    pace, elsewhere = Pace(512), Pace(512, on_cpu=False)
+    assert pace.together([100])
+    assert pace.together([100, 100 - PADDING])
+    assert not pace.together([100, 99 - PADDING])
+    assert not pace.together([100, 100, 100, 92, 91])
+    assert elsewhere.together([100, 1])
+    assert not pace.together([200, 200, 200])
+    assert not elsewhere.together([200, 1, 1])
+
+
+def test_what_is_left_of_a_step_is_used_where_it_is_worth_a_forward() -> None:
+    assert Pace(512).rest(LEAST) == LEAST
+    assert Pace(512).rest(LEAST - 1) == 0
+    assert Pace(512).rest(-10) == 0
