@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tests.muon import Muon
 from tests.reference import hooked
 from tests.synthetic_world import OTHER_SENTENCES, Statement, World
 from tests.tiny_models import VOCABULARY
@@ -210,10 +211,7 @@ def _optimizers(
         inside = path.startswith(blocks) and parameter.dim() == 2
         (matrices if inside else others).append(parameter)
     return [
-        (
-            torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-            recipe.matrix_lr,
-        ),
+        (Muon(matrices), recipe.matrix_lr),
         (torch.optim.Adam(others, betas=(0.9, 0.98)), recipe.vector_lr),
     ]
 
