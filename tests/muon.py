@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """About U Vᵀ of U S Vᵀ [rows, columns], with singular values between 0.5 and 1.5."""
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x: torch.Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / x.norm().clamp_min(1e-7)
     for _ in range(STEPS):
         gram = x @ x.T
