@@ -34,9 +34,9 @@ from contracts.sampling import Sampling
 from registry.registry import Registry
 from service.deps import Caller, Context, Ctx, one_more_answer
 from service.flight import Flight
-from service.metrics import Timer
 from service.openapi import TIMING_HEADER, VERSION_HEADER
 from service.principal import Principal
+from service.timing import Timer
 
 log = logging.getLogger(__name__)
 
@@ -129,14 +129,11 @@ class Admitted:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The versions that answer, and the milliseconds so far, of them those in the queue."""
-        timer = self.timer
-        queued = timer.queue_seconds
-        queue = "" if queued is None else f"queue;dur={queued * 1e3:.1f}, "
+        """The versions that answer, and where the milliseconds so far went."""
         versions = [task.version for task in self.tasks]
         return {
             VERSION_HEADER: ", ".join(versions if len(set(versions)) > 1 else versions[:1]),
-            TIMING_HEADER: f"{queue}total;dur={timer.seconds * 1e3:.1f}",
+            TIMING_HEADER: self.timer.server_timing,
         }
 
     async def started(self, request: Request) -> None:

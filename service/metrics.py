@@ -16,7 +16,6 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.edits import EditState
-from contracts.generation import EndEvent, GenerateEvent, StartEvent, TokenEvent
 from contracts.versions import AliasRecord, Version
 from contracts.workers import WorkerStatus
 
@@ -32,7 +31,13 @@ _QUALITY = {
     "kl": "KL from the base on the control text, in nats per token.",
     "live_success": "Share of its live facts that a greedy answer gives.",
 }
-_TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+_FIRST_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5,
+                  10, 20, 40, 80, 160, 640, 2560)  # fmt: skip
+_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+                  20, 40, 80)  # fmt: skip
+_REQUEST_SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480,
+                    960, 1920, 7680)  # fmt: skip
+"""These three are vLLM's, so that its dashboards fit."""
 
 
 class Metrics:
@@ -48,23 +53,32 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self.first_token = Histogram(
-            "memit_time_to_first_token_seconds",
-            "From the request to its first text.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.first_token = self._histogram(
+            "time_to_first_token", "From the request to its first text.", _FIRST_SECONDS
         )
-        self.between_tokens = Histogram(
-            "memit_inter_token_latency_seconds",
-            "Between two pieces of text of one answer.",
-            buckets=_TOKEN_SECONDS,
-            registry=registry,
+        self.between_tokens = self._histogram(
+            "inter_token_latency", "Between two pieces of text of one answer.", _TOKEN_SECONDS
         )
-        self.whole = Histogram(
-            "memit_e2e_request_latency_seconds",
-            "From the request to the end of its answer.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.each_token = self._histogram(
+            "request_time_per_output_token", "Of an answer, after its first.", _TOKEN_SECONDS
+        )
+        self.whole = self._histogram(
+            "e2e_request_latency", "From the request to the end of its answer.", _REQUEST_SECONDS
+        )
+        self.queue = self._histogram(
+            "request_queue_time", "From the request to its start by an engine.", _REQUEST_SECONDS
+        )
+        self.prefill = self._histogram(
+            "request_prefill_time", "From the start to the first text.", _REQUEST_SECONDS
+        )
+        self.decode = self._histogram(
+            "request_decode_time", "From the first text of an answer to its end.", _REQUEST_SECONDS
+        )
+        self.prompt_tokens = Counter(
+            "memit_prompt_tokens", "Of generations that came to their end.", registry=registry
+        )
+        self.generation_tokens = Counter(
+            "memit_generation_tokens", "Of answers that came to their end.", registry=registry
         )
         self.success = Counter(
             "memit_request_success",
@@ -101,6 +115,9 @@ class Metrics:
         self.rss = Gauge(
             "memit_worker_rss_bytes", "Resident memory.", ["worker"], registry=registry
         )
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"memit_{name}_seconds", text, buckets=buckets, registry=self.collectors)
 
     def set_workers(self, found: list[WorkerStatus], queued: int, jobs: int) -> None:
         """Set the gauges that Redis knows; `queued` generations and `jobs` have no worker yet."""
@@ -151,41 +168,6 @@ class Metrics:
     def text(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self.collectors)
-
-
-class Timer:
-    """Latencies of one request for generations, from its creation on."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._begun = time.perf_counter()
-        self._last: dict[tuple[int, int], float] = {}
-        """When text of each answer came: of each task and choice."""
-        self.queue_seconds: float | None = None
-        """From the request to its first start, once there is one."""
-
-    @property
-    def seconds(self) -> float:
-        """Since the request."""
-        return time.perf_counter() - self._begun
-
-    def take_event(self, place: int, event: GenerateEvent) -> None:
-        """Observe what came of the task at `place`."""
-        if isinstance(event, StartEvent) and self.queue_seconds is None:
-            self.queue_seconds = self.seconds
-        elif isinstance(event, TokenEvent):
-            self._token((place, event.choice))
-        elif isinstance(event, EndEvent):
-            self._metrics.whole.observe(self.seconds)
-            self._metrics.success.labels(finished_reason=event.finish_reason).inc()
-
-    def _token(self, answer: tuple[int, int]) -> None:
-        now = time.perf_counter()
-        if not self._last:
-            self._metrics.first_token.observe(now - self._begun)
-        elif answer in self._last:
-            self._metrics.between_tokens.observe(now - self._last[answer])
-        self._last[answer] = now
 
 
 class RequestTimer:

@@ -66,9 +66,10 @@ ANSWER_HEADERS: dict[str, Any] = {
         "example": "v1-9f3c2a71b0de",
     },
     TIMING_HEADER: {
-        "description": "milliseconds until an engine began, and until this header was sent",
+        "description": "milliseconds until an engine began, of the prompt, of the tokens after "
+        "the first, and until this header was sent; a stream knows the first and the last",
         "schema": {"type": "string"},
-        "example": "queue;dur=4.1, total;dur=312.5",
+        "example": "queue;dur=4.1, prefill;dur=87.3, decode;dur=221.1, total;dur=312.5",
     },
 }
 GENERATED: Responses = {

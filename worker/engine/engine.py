@@ -22,10 +22,11 @@ from contracts.generation import ErrorEvent, GenerateTask
 from contracts.ids import VersionId
 from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
-from worker.engine.batch import KeyValueBatch, pad_left
+from worker.engine.batch import KeyValueBatch
 from worker.engine.beginning import Encoder, beginning, cut_to_fit
 from worker.engine.pace import Pace
-from worker.engine.prefixes import Hit, Prefixes
+from worker.engine.prefixes import Prefixes
+from worker.engine.prompts import Prompts
 from worker.engine.requests import Language, Request, Sink, requests_of
 from worker.engine.sampling import Sampler
 from worker.engine.text import TokenTexts
@@ -35,6 +36,8 @@ PREFILL_TOKENS = 2048
 """Prompt tokens (padding included) computed in one step at most; `Pace` says how many are: a longer
 prompt is computed over several steps, between which running rows decode."""
 
+MOST_COMPUTING = 2
+"""Prefills under way at once, so that short prompts pass a long one and a second long one waits."""
 RECENT = 0.1
 """Part of the newest answer in the mean time that a row is taken."""
 
@@ -100,21 +103,21 @@ class Engine:
         self._max_parked = max_parked
         self._pace = Pace(prefill_tokens, on_cpu=view.device.type == "cpu")
         self._prefixes = Prefixes(prefix_bytes)
-        self._hits: list[Hit | None] = []
-        """What was known of each prompt that is computed."""
         self._waiting: list[Request] = []
-        self._prefilling: list[Request] = []
+        self._computing: list[Prompts] = []
+        """Those admitted; several where one is so long that others are admitted beside it."""
         self._running: list[Request] = []
-        self._places: list[int] = []
-        """Row among the prompts that are computed, of each request that is prefilling."""
         self._batch = KeyValueBatch(0, view.device)
-        self._prompts = KeyValueBatch(0, view.device)
         self._sampler = Sampler([], view.device)
 
     @property
     def running(self) -> int:
         """Rows in the batch, those whose prompt is being computed included."""
         return len(self._running) + len(self._prefilling)
+
+    @property
+    def _prefilling(self) -> list[Request]:
+        return [request for prompts in self._computing for request in prompts.requests]
 
     @property
     def waiting(self) -> int:
@@ -173,27 +176,27 @@ class Engine:
         Raises:
             DeviceLost: the device is broken; the process should end.
         """
-        left = self._prompt_tokens()
-        while left > 0:
-            self._admit()
-            if not self._prefilling:
-                break
-            spent = left
-            with self._guard(self._prefilling):
-                spent = self._prefill(left)
-            left = self._pace.rest(left - spent)
+        begun, new = self._prompt_tokens()
+        for prompts in list(self._computing):
+            self._compute(prompts, begun)
+        while admitted := self._admit(new):
+            new = self._pace.rest(new - self._compute(admitted, new))
         with self._guard(self._running):
             self._decode()
         self._retire()
 
-    def _admit(self) -> None:
-        """Move waiting requests to the next prefill, in turn; those whose version loads, wait."""
+    def _admit(self, tokens: int) -> Prompts | None:
+        """Move waiting requests to the next prefill, in turn; those whose version loads, wait.
+
+        Args:
+            tokens: that are left for it in this step; without any, none is moved.
+        """
         failed = self.residents.load_wanted([request.version for request in self._waiting])
         now = time.time()
-        room = 0 if self._prefilling else self._max_batch - len(self._running)
+        free = tokens > 0 and len(self._computing) < MOST_COMPUTING
+        room = self._max_batch - self.running if free else 0
         admitted: list[Request] = []
-        prompts: dict[tuple[str, tuple[int, ...]], int] = {}
-        lengths: list[int] = []
+        lengths: dict[tuple[str, tuple[int, ...]], int] = {}
         for request in self._in_turn():
             if request.version in failed:
                 request.fail(failed[request.version])
@@ -201,22 +204,21 @@ class Engine:
                 request.fail(Unavailable("no row was free in time", retry_after=after.ENGINE_BUSY))
             if request.ended or len(admitted) >= room:
                 continue
-            # The choices of a task, and whoever asks the same, share the columns of one prompt.
+            # The choices of a task, and whoever asks the same, share one prompt.
             prompt = (request.version, tuple(request.ids))
-            more = prompt not in prompts
-            if admitted and more and not self._pace.together([*lengths, request.prompt_tokens]):
+            others = {**lengths, prompt: request.prompt_tokens}
+            shares = prompt in lengths or self._pace.together(list(others.values()))
+            if admitted and not shares:
                 room = 0
             elif self.residents.lease(request.version):
-                if more:
-                    prompts[prompt] = len(prompts)
-                    lengths.append(request.prompt_tokens)
+                lengths = others
                 admitted.append(request)
                 request.start(self._worker, time.monotonic())
-        if admitted:
-            self._prefilling = admitted
-            self._places = [prompts[r.version, tuple(r.ids)] for r in admitted]
-            self._prompts = KeyValueBatch(len(prompts), self._view.device)
         self._waiting = [r for r in self._waiting if not r.ended and r not in admitted]
+        if not admitted:
+            return None
+        self._computing.append(Prompts(admitted))
+        return self._computing[-1]
 
     def _in_turn(self) -> list[Request]:
         """Those that wait: first of the principals with the fewest rows, each one's in order."""
@@ -228,53 +230,31 @@ class Engine:
         order = sorted(range(len(turns)), key=turns.__getitem__)
         return [self._waiting[place] for place in order]
 
-    def _prompt_tokens(self) -> int:
-        """Prompt tokens that the next step may compute."""
+    def _prompt_tokens(self) -> tuple[int, int]:
+        """Prompt tokens of the next step: of each that was begun before, and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
-        return self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))
+        tokens = self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))
+        full = len(self._computing) == MOST_COMPUTING
+        return self._pace.split(tokens, len(self._computing), new=bool(ready) and not full)
 
-    def _prefill(self, most: int) -> int:
-        """Compute the next columns of the admitted prompts; after the last, the rows join.
-
-        Args:
-            most: tokens, padding included; but a column at least.
-
-        Returns:
-            How many there were.
-        """
-        asked = [self._prefilling[self._places.index(row)] for row in range(self._prompts.rows)]
-        tokens, mask = pad_left([request.ids for request in asked], self._view.device)
-        if not self._prompts.width:
-            self._hits = [self._prefixes.find(request.owner, request.ids) for request in asked]
-            self._prompts.begin(self._hits, mask)
-        done = self._prompts.width
-        new = slice(done, done + max(1, most // len(asked)))
-        spent = tokens[:, new].numel()
-        versions = [request.version for request in asked]
-        begun = time.perf_counter()
-        logits = self._prompts.forward(self._view, versions, tokens[:, new], mask[:, new])
-        self._pace.prefilled(spent, time.perf_counter() - begun)
-        if self._prompts.width < tokens.shape[1]:
-            return spent
-        sound = logits.amax(-1).isfinite().tolist()
-        for row, (request, hit) in enumerate(zip(asked, self._hits, strict=True)):
-            if sound[row] and self._prefixes.wants(request.ids, hit):
-                states = self._prompts.states(row, len(request.ids))
-                self._prefixes.keep(request.owner, request.ids, states)
-        if len(asked) < len(self._prefilling):
-            logits = logits[self._places]
-        sampler = Sampler([request.row() for request in self._prefilling], self._view.device)
-        self._emit(self._prefilling, sampler, logits)
-        self._batch.join(self._prompts, self._places)
-        self._sampler.join(sampler)
-        self._running += self._prefilling
-        self._end_prefill()
+    def _compute(self, prompts: Prompts, most: int) -> int:
+        """Compute a piece of prompts, of so many tokens; after the last, their rows join."""
+        spent, begun = most, time.perf_counter()
+        with self._guard(prompts.requests):
+            spent = prompts.compute(self._view, self._prefixes, most)
+            self._pace.prefilled(spent, time.perf_counter() - begun)
+            if (computed := prompts.computed) is not None:
+                self._join(prompts, *computed)
         self._retire()
         return spent
 
-    def _end_prefill(self) -> None:
-        self._prefilling, self._hits = [], []
-        self._prompts = KeyValueBatch(0, self._view.device)
+    def _join(self, prompts: Prompts, batch: KeyValueBatch, logits: torch.Tensor) -> None:
+        sampler = Sampler([request.row() for request in prompts.requests], self._view.device)
+        self._emit(prompts.requests, sampler, logits)
+        self._batch.join(batch, prompts.places)
+        self._sampler.join(sampler)
+        self._running += prompts.requests
+        self._computing.remove(prompts)
 
     def _decode(self) -> None:
         """One token more for every running row."""
@@ -304,9 +284,9 @@ class Engine:
 
     def _retire(self) -> None:
         """Let ended rows leave the batch, and give their leases back."""
-        if self._prefilling and all(request.ended for request in self._prefilling):
-            self._release(self._prefilling)
-            self._end_prefill()
+        for prompts in [one for one in self._computing if one.ended]:
+            self._release(prompts.requests)
+            self._computing.remove(prompts)
         stay = [row for row, request in enumerate(self._running) if not request.ended]
         if len(stay) == len(self._running):
             return

@@ -45,6 +45,21 @@ class Pace:
         tokens = 0 if self._token_seconds is None else int(seconds / self._token_seconds)
         return min(max(tokens, least), self._most)
 
+    def split(self, tokens: int, begun: int, *, new: bool) -> tuple[int, int]:
+        """Of a step's prompt tokens, those of each prefill that was begun before, and of new ones.
+
+        A long prompt does not make short ones wait, nor they it: each gets half, and `LEAST` in any
+        case.
+
+        Args:
+            begun: how many were.
+            new: whether any can be admitted beside them.
+        """
+        if not begun:
+            return 0, tokens
+        least, half = min(LEAST, self._most), tokens // 2 if new else tokens
+        return max(half // begun, least), max(half, least) if new else 0
+
     def rest(self, left: int) -> int:
         """Of so many tokens that a step has left, those that are worth a forward more."""
         return left if left >= LEAST else 0

@@ -100,6 +100,10 @@ def test_metrics(client: httpx2.Client, editor: Editor, registry: Registry, redi
     assert seen["memit_time_to_first_token_seconds_count",] == 2
     assert seen["memit_inter_token_latency_seconds_count",] == 4
     assert seen["memit_e2e_request_latency_seconds_count",] == 2
+    for phase in ("queue", "prefill", "decode"):
+        assert seen[f"memit_request_{phase}_time_seconds_count",] == 2, phase
+    assert seen["memit_generation_tokens_total",] == 6
+    assert seen["memit_prompt_tokens_total",] > 0
     requests = "memit_http_request_duration_seconds_count"
     assert seen[requests, "POST", "/edits", "202"] == 3
     assert seen[requests, "DELETE", "/edits/{edit_id}", "200"] == 1

@@ -323,6 +323,27 @@ def test_a_long_prompt_does_not_hold_up_running_rows(llama: Stage) -> None:
     assert texts[1] == llama.generated(llama.base_version, prompt)
 
 
+def test_a_long_prompt_does_not_make_short_ones_wait(llama: Stage) -> None:
+    """Two long ones are computed at a time, and a short one that comes later passes the first."""
+    engine = llama.engine(prefill_tokens=16, max_batch=8)
+    long = [" ".join(f"t{i}" for i in range(start, start + 160)) for start in (1, 101, 201)]
+    first = ask(engine, long[0], llama.base_version)
+    engine.step()
+    short = ask(engine, PROMPTS[0], llama.base_version)
+    engine.step()
+    assert short.text != ""
+    others = [ask(engine, prompt, llama.base_version) for prompt in long[1:]]
+    engine.step()
+    engine.step()
+    assert first.text == ""
+    assert [one.started for one in others] == [True, False]
+
+    texts = answers(engine, [first, *others, short])
+
+    asked = [*long, PROMPTS[0]]
+    assert texts == [llama.generated(llama.base_version, prompt) for prompt in asked]
+
+
 def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> None:
     engine = llama.engine(prefill_tokens=12, max_batch=8)
     rows = [ask(engine, f"t5 t6 t7 t{row}", llama.base_version) for row in range(1, 6)]

@@ -78,3 +78,13 @@ def test_what_is_left_of_a_step_is_used_where_it_is_worth_a_forward() -> None:
     assert Pace(512).rest(LEAST) == LEAST
     assert Pace(512).rest(LEAST - 1) == 0
     assert Pace(512).rest(-10) == 0
+
+
+def test_a_long_prompt_and_new_ones_share_a_step() -> None:
+    pace = Pace(512)
+    assert pace.split(400, 0, new=True) == (0, 400)
+    assert pace.split(400, 1, new=False) == (400, 0)
+    assert pace.split(400, 1, new=True) == (200, 200)
+    assert pace.split(400, 2, new=False) == (200, 0)
+    assert pace.split(LEAST, 1, new=True) == (LEAST, LEAST), "neither waits for the other"
+    assert Pace(8).split(8, 1, new=True) == (8, 8)
