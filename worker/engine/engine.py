@@ -178,7 +178,8 @@ class Engine:
         """
         begun, new = self._prompt_tokens()
         for prompts in list(self._computing):
-            self._compute(prompts, begun)
+            if not prompts.ended:
+                self._compute(prompts, begun)
         while admitted := self._admit(new):
             new = self._pace.rest(new - self._compute(admitted, new))
         with self._guard(self._running):
@@ -234,8 +235,8 @@ class Engine:
         """Prompt tokens of the next step: of each that was begun before, and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
         tokens = self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))
-        full = len(self._computing) == MOST_COMPUTING
-        return self._pace.split(tokens, len(self._computing), new=bool(ready) and not full)
+        room = len(self._computing) < MOST_COMPUTING and self.running < self._max_batch
+        return self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
 
     def _compute(self, prompts: Prompts, most: int) -> int:
         """Compute a piece of prompts, of so many tokens; after the last, their rows join."""

@@ -344,6 +344,25 @@ def test_a_long_prompt_does_not_make_short_ones_wait(llama: Stage) -> None:
     assert texts == [llama.generated(llama.base_version, prompt) for prompt in asked]
 
 
+def test_one_of_two_prefills_is_dropped_while_the_other_ends(
+    llama: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = llama.engine(prefill_tokens=16, max_batch=8)
+    prompts = [" ".join(["t5"] * length) for length in (48, 24)]
+    stays = ask(engine, prompts[0], llama.base_version, max_tokens=4)
+    engine.step()
+    dropped = ask(engine, prompts[1], llama.base_version, max_tokens=4)
+    engine.step()
+    assert engine.running == 2
+    engine.drop(engine_id(dropped))
+    engine.step()
+    assert (engine.running, len(engine._running)) == (1, 1)
+    assert "a step failed" not in caplog.text
+    assert answers(engine, [stays]) == [llama.generated(llama.base_version, prompts[0], 4)]
+    assert len(dropped.events) == 1
+    assert engine.room == 8
+
+
 def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> None:
     engine = llama.engine(prefill_tokens=12, max_batch=8)
     rows = [ask(engine, f"t5 t6 t7 t{row}", llama.base_version) for row in range(1, 6)]
