@@ -40,7 +40,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """About U Vᵀ of U S Vᵀ [rows, columns], with singular values between 0.5 and 1.5."""
     x: torch.Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = _rounded(x)
-    x = _rounded(x / x.norm().clamp_min(1e-7))
+    x = _rounded(x / _rounded(x.norm()).clamp_min(1e-7))
     for _ in range(STEPS):
         gram = _rounded(x @ x.T)
         x = _rounded(A * x + _rounded(B * gram + C * gram @ gram) @ x)
