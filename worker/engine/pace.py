@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 LEAST = 64
 """Prompt tokens of a step, however slow they are: fewer take hardly less time on any processor."""
-PADDING = 16
-"""Tokens of padding that cost less time than a forward of their own."""
 LEAST_ALONE = 512
 """The same where no row is running."""
+PADDING = 16
+"""Tokens of padding that cost less time than a forward of their own."""
 ALONE_SECONDS = 3.0
 """How long a step may take where no row is running: what comes meanwhile is not yet looked at."""
 STEPS = 2
