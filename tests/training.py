@@ -1,10 +1,13 @@
-"""Trains a small model until it knows a synthetic world; seconds on one core.
+"""Trains a small model until it knows a synthetic world; about a minute on one core.
 
 A small model trained on sentences alone reads a name's tokens where they stand, from its first
 block on, and looks the fact up at the end of the prompt. Large models gather what they know of a
 subject at its last token first, and there MEMIT writes. To have it so here, half of the sentences
 in a batch lend each other the state of their subject's last token after an early block, and go on
 with the object of the person that was lent.
+
+Training is chaotic: a last bit of float32 that one processor rounds otherwise makes another model
+in 200 steps, which learns an edit otherwise. In float64 every processor makes the same.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.nn import functional
@@ -166,6 +171,21 @@ class _Rates:
         return self._cooling < self._recipe.cool_steps
 
 
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Also where a model's own code asks for float32: norms, softmax and rotary embeddings."""
+    with (
+        mock.patch.object(torch, "float32", torch.float64),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
 def train(
     model: PreTrainedModel,
     block: str,
@@ -174,7 +194,7 @@ def train(
     recipe: Recipe,
     seed: int = 0,
 ) -> float:
-    """Trains in place, by the model's own forward and without dropout.
+    """Trains in place, by the model's own forward and without dropout; see `in_float64`.
 
     Args:
         block: path of the block after which a subject's last token holds what is known of it.
@@ -211,16 +231,9 @@ def _optimizers(
         inside = path.startswith(blocks) and parameter.dim() == 2
         (matrices if inside else others).append(parameter)
     return [
-        (_muon(matrices), recipe.matrix_lr),
+        (Muon(matrices), recipe.matrix_lr),
         (torch.optim.Adam(others, betas=(0.9, 0.98)), recipe.vector_lr),
     ]
-
-
-def _muon(matrices: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """torch's own where bfloat16 is fast: the models that every λ of the tests was found on."""
-    if torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    return Muon(matrices)
 
 
 def _losses(model: PreTrainedModel, batch: Batch, others: float) -> tuple[torch.Tensor, float]:
