@@ -28,6 +28,7 @@ from cli.keys import app as keys_app
 from cli.prune import prune
 from cli.rebase import rebase
 from cli.serve import serve
+from cli.top import top
 from cli.train_mend import train_mend
 from cli.webhooks import app as webhooks_app
 
@@ -73,6 +74,7 @@ for command in (
     doctor,
     prune,
     backup,
+    top,
 ):
     app.command()(keyed(command))
 app.command("import")(keyed(import_version))

@@ -64,3 +64,15 @@ class WorkerStatus(BaseModel):
         description="generations that it can begin while its batch is full, as lately measured",
     )
     rss_bytes: int = 0
+    said_at: float | None = Field(default=None, description="unix seconds of this status")
+
+
+class Workers(BaseModel):
+    """Who edits and generates now, and what waits for them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workers: list[WorkerStatus] = Field(description="those alive")
+    starting: list[WorkerStarting] = Field(description="those on their way to edit")
+    waiting: int = Field(description="generations that no worker has taken", examples=[0])
+    edits_waiting: int = Field(description="edits that no worker has taken", examples=[0])

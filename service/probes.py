@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`: how the process and what it needs are doing."""
+"""`/healthz`, `/readyz`, `/workers`, `/metrics`: how the process and what it needs are doing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from contracts import retry_after as after
 from contracts.errors import FieldError, NotFound, Unavailable
 from contracts.versions import ACTIVE
+from contracts.workers import Workers
 from registry.errors import RecordDamaged, RegistryError
 from registry.kinds import explained, file_of
 from service.deps import Context, Ctx
@@ -74,6 +75,17 @@ async def readyz(context: Ctx) -> Readiness:
     if failed or version is None:
         raise invalid(failed, Unavailable, retry_after=after.NO_ENGINE)
     return Readiness(version=version, workers=len(holding))
+
+
+@router.get("/workers")
+async def workers(context: Ctx) -> Workers:
+    """Who edits and generates now, with what in memory, and what waits for them."""
+    return Workers(
+        workers=await statuses(context.redis),
+        starting=await starting(context.redis),
+        waiting=await context.engines.depth(),
+        edits_waiting=await run_sync(context.jobs.depth),
+    )
 
 
 @router.get(

@@ -46,6 +46,7 @@ SCOPES: dict[str, Scope | None] = {
     "DELETE /webhooks/{webhook_id}": ADMIN,
     "POST /webhooks/{webhook_id}/test": ADMIN,
     "GET /webhooks/{webhook_id}/deliveries": ADMIN,
+    "GET /workers": READ,
     "GET /metrics": READ,
     "GET /healthz": None,
     "GET /readyz": None,

@@ -106,6 +106,7 @@ class Heartbeat:
             generated_tokens=0 if engine is None else engine.generated_tokens,
             starts_per_second=None if engine is None else engine.starts_per_second,
             rss_bytes=_rss_bytes(),
+            said_at=time.time(),
         )
 
 
