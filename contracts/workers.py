@@ -13,7 +13,24 @@ from contracts.ids import VersionId
 class WorkerStarting(BaseModel):
     """A worker on its way to edit; there from its first step, before it has a `WorkerStatus`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "host": "gpu-1",
+                    "pid": 4711,
+                    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                    "progress": {
+                        "stage": "covariance",
+                        "done": 45,
+                        "total": 100,
+                        "at": 1795377620.0,
+                    },
+                }
+            ]
+        },
+    )
 
     host: str
     pid: int
@@ -35,7 +52,33 @@ class WorkerStarting(BaseModel):
 class WorkerStatus(BaseModel):
     """A worker's heartbeat: it is alive while its key in Redis has not expired."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "gpu-1-4711",
+                    "host": "gpu-1",
+                    "pid": 4711,
+                    "started_at": 1795377600.0,
+                    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                    "base": "ab" * 32,
+                    "dtype": "bfloat16",
+                    "device": "cuda",
+                    "ready": True,
+                    "edit_ready": True,
+                    "versions": ["v0-2c5d1b7a90ef", "v1-9f3c2a71b0de"],
+                    "active": "v1-9f3c2a71b0de",
+                    "running": 3,
+                    "waiting": 0,
+                    "generated_tokens": 51200,
+                    "starts_per_second": 2.5,
+                    "rss_bytes": 1500000000,
+                    "said_at": 1795377620.0,
+                }
+            ]
+        },
+    )
 
     id: str
     host: str

@@ -18,6 +18,7 @@ from contracts.reports import Report
 from contracts.settings import Settings
 from contracts.versions import AliasUpdate, Version
 from contracts.webhooks import WebhookRequest
+from contracts.workers import WorkerStarting, WorkerStatus
 from scripts.openapi import GOLDEN, document
 from service.app import create_app
 from service.openai_api.requests import ChatRequest, CompletionRequest
@@ -62,6 +63,8 @@ def test_the_examples_are_what_they_are_examples_of(described: dict[str, Any]) -
         VersionDiff,
         VersionLedger,
         WebhookRequest,
+        WorkerStarting,
+        WorkerStatus,
     ):
         for example in shown[model.__name__]:
             model.model_validate(example)
@@ -150,5 +153,6 @@ def test_docs_and_description_are_served(client: httpx2.Client) -> None:
         "/keys/{key_id}",
         "/healthz",
         "/readyz",
+        "/workers",
         "/metrics",
     }
