@@ -2,7 +2,7 @@
 
 A small model trained on sentences alone reads a name's tokens where they stand, from its first
 block on, and looks the fact up at the end of the prompt. Large models gather what they know of a
-subject at its last token first, and there MEMIT writes. To have it so here, half of the sentences
+subject at its last token first, and there MEMIT writes. To have it so here, most of the sentences
 in a batch lend each other the state of their subject's last token after an early block, and go on
 with the object of the person that was lent.
 
@@ -38,7 +38,7 @@ class Recipe:
     """Of a batch."""
     sentences: int = 4
     """About people, in each row."""
-    lent: float = 0.5
+    lent: float = 0.7
     """Share of the sentences that get the subject of another."""
     others: float = 0.1
     """Weight of a token that belongs to no object: most are names, which nothing foretells."""
@@ -49,7 +49,7 @@ class Recipe:
     warm_steps: int = 20
     nearly: float = 0.3
     """Mean loss of the objects, in nats a token, at which the rates begin to fall."""
-    cool_steps: int = 100
+    cool_steps: int = 200
     most_steps: int = 600
 
 
