@@ -182,8 +182,11 @@ def test_a_few_facts_are_learned(family: str, least: int) -> None:
 
 
 def test_one_fact_leaves_the_others() -> None:
-    questions = asked(1)
-    writer = writer_of(method_on("llama", "rome"), {"layer": 1})
-    found = learned("llama", writer.write(questions.facts, silent), questions)
-    assert found.facts == 100
-    assert found.neighbours >= -2
+    """Ten facts, each alone: hardly any has no effect, and others stay."""
+    alone = []
+    for seed in range(10):
+        questions = asked(1, seed)
+        writer = writer_of(method_on("llama", "rome"), {"layer": 1})
+        alone.append(learned("llama", writer.write(questions.facts, silent), questions))
+    assert sum(one.facts == 100 for one in alone) >= 8
+    assert all(one.neighbours >= -2 for one in alone)

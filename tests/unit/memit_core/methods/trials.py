@@ -34,10 +34,10 @@ def world_editor(family: str) -> Editor:
     return Editor(trained_model(family), HPARAMS, corpus=the_world().text, z_dtype="float32")
 
 
-def asked(count: int) -> Questions:
+def asked(count: int, seed: int = 0) -> Questions:
     """As many facts, and what is asked of them."""
     world = the_world()
-    return questions(world, world.edits(count))
+    return questions(world, world.edits(count, seed=seed))
 
 
 def method_on(family: str, name: str) -> Method:
