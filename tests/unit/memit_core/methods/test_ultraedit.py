@@ -150,15 +150,15 @@ def test_a_fact_that_cannot_be_written_is_named() -> None:
         method.solve([long], method.options([], {}), silent)
 
 
-RATE = 3e-3
+RATE = 5e-3
 """One step against the gradient moves a model of 128 dimensions less than it needs."""
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3"])
-def test_some_facts_are_learned_in_one_step(family: str) -> None:
+@pytest.mark.parametrize(("family", "least"), [("gpt2", 50), ("llama", 50), ("gemma3", 15)])
+def test_some_facts_are_learned_in_one_step(family: str, least: int) -> None:
     found = tried(family, "ultraedit", 30, lr=RATE)
     assert found.before == 0
-    assert found.facts >= 25
+    assert found.facts >= least
 
 
 def test_facts_in_a_row_are_learned() -> None:
