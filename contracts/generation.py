@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.chats import ContinueFinalMessage, Message, Messages
 from contracts.errors import Problem
-from contracts.ids import VersionId
+from contracts.ids import VERSION_ID, VERSION_SHORT, VersionId
 from contracts.keys import LOCAL
-from contracts.limits import MAX_GENERATE_CHARS, MAX_TASKS
+from contracts.limits import MAX_GENERATE_CHARS, MAX_PRIORITY, MAX_TASKS
 from contracts.origin import Origin
 from contracts.sampling import Sampling
 from contracts.versions import ACTIVE
@@ -19,7 +19,25 @@ BEGINNINGS = ("prompt", "messages", "token_ids")
 """Fields of a task, of which it has one."""
 
 
-class GenerateRequest(Sampling):
+class Handling(BaseModel):
+    """How a request is handled, whatever it asks."""
+
+    priority: int = Field(
+        default=0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
+        description="of a key's requests that wait, the one with the lowest is next",
+        examples=[0],
+    )
+    min_version: str | None = Field(
+        default=None,
+        pattern=f"{VERSION_SHORT.pattern}|{VERSION_ID.pattern}",
+        description="409 rather than an answer of an older version than this id or short id",
+        examples=["v12"],
+    )
+
+
+class GenerateRequest(Sampling, Handling):
     """Body of `POST /generate`."""
 
     model_config = ConfigDict(
@@ -102,6 +120,7 @@ class GenerateTask(BaseModel):
     cut_to_fit: bool = Field(
         default=False, description="`max_tokens` gives way where prompt and answer do not fit"
     )
+    priority: int = Field(default=0, description="of its principal's, the lowest is next")
     deadline: float = Field(description="unix seconds after which nobody waits for a start")
     sent_at: float = Field(default=0.0, description="unix seconds")
     origin: Origin = Origin()

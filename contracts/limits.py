@@ -31,6 +31,8 @@ MAX_CHOICES = 16
 MAX_MESSAGES = 1_000
 MAX_TASKS = 32
 """Prompts or versions of one request, each with its choices."""
+MAX_PRIORITY = 100
+"""Of a request, either way."""
 MAX_STICKY_CHARS = 200
 MAX_SPLIT_VERSIONS = 8
 MAX_SPLIT_WEIGHT = 1_000

@@ -1,4 +1,4 @@
-"""How generation tasks wait in Redis: each principal's in order, and one of each in turn.
+"""How generation tasks wait in Redis: each principal's by priority, and one of each in turn.
 
 `GENERATE_STREAM` has an entry for every task that waits; who reads an entry may take one task,
 which is that of the principal whose turn it is (ADR 32). The scripts run in Redis, so that engines
@@ -13,9 +13,15 @@ TURNS = "memit:turns"
 """List of the principals of which tasks wait; the first has the next turn."""
 
 
-def waiting_list(principal: str) -> str:
-    """List of the ids of its waiting tasks, the oldest first."""
-    return f"memit:waiting:{principal}"
+ARRIVALS = "memit:arrivals"
+"""How many tasks ever came."""
+_STEP = 10**12
+"""Between the scores of two priorities: more tasks than come in a lifetime."""
+
+
+def waiting_tasks(principal: str) -> str:
+    """Sorted set of the ids of its waiting tasks: by priority, then by arrival."""
+    return f"memit:waiting-tasks:{principal}"
 
 
 def task_key(task_id: str) -> str:
@@ -24,22 +30,25 @@ def task_key(task_id: str) -> str:
 
 
 PUT = f"""
-local principal, id, body, seconds = unpack(ARGV)
+local principal, id, body, seconds, priority = unpack(ARGV)
 redis.call('SET', '{task_key("")}' .. id, body, 'EX', seconds)
-if redis.call('RPUSH', '{waiting_list("")}' .. principal, id) == 1 then
+local score = (priority or 0) * {_STEP} + redis.call('INCR', '{ARRIVALS}')
+local waiting = '{waiting_tasks("")}' .. principal
+redis.call('ZADD', waiting, score, id)
+if redis.call('ZCARD', waiting) == 1 then
   redis.call('RPUSH', '{TURNS}', principal)
 end
 return redis.call('XADD', '{GENERATE_STREAM}', '*', 'principal', principal)
 """
-"""Let a task wait; takes principal, id, JSON and seconds to live, gives the stream's entry."""
+"""Let a task wait; takes principal, id, JSON, seconds to live, its priority; gives the entry."""
 
 TAKE = f"""
 local tasks = {{}}
 while #tasks < tonumber(ARGV[1]) do
   local principal = redis.call('LPOP', '{TURNS}')
   if not principal then break end
-  local waiting = '{waiting_list("")}' .. principal
-  local id = redis.call('LPOP', waiting)
+  local waiting = '{waiting_tasks("")}' .. principal
+  local id = redis.call('ZPOPMIN', waiting)[1]
   if redis.call('EXISTS', waiting) == 1 then redis.call('RPUSH', '{TURNS}', principal) end
   if id then
     local body = redis.call('GET', '{task_key("")}' .. id)
@@ -61,9 +70,9 @@ it if that one dies. A stream with more than the service's own entry is another 
 
 FORGET = f"""
 local principal, id, entry = unpack(ARGV)
-local waiting = '{waiting_list("")}' .. principal
+local waiting = '{waiting_tasks("")}' .. principal
 redis.call('DEL', '{task_key("")}' .. id)
-if redis.call('LREM', waiting, 1, id) == 0 then return 0 end
+if redis.call('ZREM', waiting, id) == 0 then return 0 end
 if redis.call('EXISTS', waiting) == 0 then redis.call('LREM', '{TURNS}', 0, principal) end
 return redis.call('XDEL', '{GENERATE_STREAM}', entry)
 """

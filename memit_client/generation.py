@@ -26,6 +26,10 @@ class Sampling(TypedDict, total=False):
     stop_token_ids: list[int]
     ignore_eos: bool
     logprobs: int | None
+    priority: int
+    """Of your key's requests that wait, the one with the lowest is next."""
+    min_version: str | None
+    """A version's id or short id: a `Conflict` rather than an answer of an older one."""
 
 
 class Message(TypedDict):

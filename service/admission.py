@@ -18,17 +18,18 @@ from starlette.requests import ClientDisconnect
 from structlog.contextvars import bind_contextvars
 
 from contracts import retry_after as after
-from contracts.errors import NoVersion, ServiceError, Unavailable, from_problem
+from contracts.errors import Conflict, NoVersion, ServiceError, Unavailable, from_problem
 from contracts.generation import (
     EndEvent,
     ErrorEvent,
     GenerateEvent,
     GenerateTask,
+    Handling,
     StartEvent,
     TokenEvent,
     TokenLogprob,
 )
-from contracts.ids import VersionId
+from contracts.ids import VersionId, version_seq
 from contracts.origin import Origin
 from contracts.sampling import Sampling
 from registry.registry import Registry
@@ -222,6 +223,7 @@ async def admit(
     ticket: Ticket,
     questions: Sequence[Question],
     sampling: Sampling,
+    handling: Handling,
     *,
     streamed: bool,
     sticky: str | None = None,
@@ -236,6 +238,7 @@ async def admit(
 
     Raises:
         NotFound: there is no such version or alias.
+        Conflict: a name means an older version than the request may have.
         NoVersion, Unavailable: no version, or no ready worker.
         TooManyRequests: the queue is full.
         RedisError: Redis does not answer.
@@ -243,6 +246,7 @@ async def admit(
     timer = Timer(context.metrics)
     refs = [question.version for question in questions]
     pins = await run_sync(_pins, context.registry, refs, sticky)
+    _require_not_older(refs, pins, handling.min_version)
     bind_contextvars(version_id=", ".join(dict.fromkeys(pins)))
     origin = Origin.here()
     tasks = [
@@ -252,6 +256,7 @@ async def admit(
             version=pin,
             sampling=sampling,
             cut_to_fit=cut_to_fit,
+            priority=handling.priority,
             deadline=0.0,  # each has its own, from when it is sent
             origin=origin,
             **question.beginning,
@@ -270,6 +275,17 @@ def _pins(registry: Registry, refs: Sequence[str], sticky: str | None) -> list[V
         raise NoVersion
     key = sticky or secrets.token_hex(16)
     return [registry.versions.resolve(ref, key=key) for ref in refs]
+
+
+def _require_not_older(
+    refs: Sequence[str], pins: Sequence[VersionId], min_version: str | None
+) -> None:
+    if min_version is None:
+        return
+    for ref, pin in zip(refs, pins, strict=True):
+        if version_seq(pin) < version_seq(min_version):
+            named = "" if ref == pin else f"{ref} is "
+            raise Conflict(f"{named}{pin}, which is older than min_version {min_version}")
 
 
 def _refusal(event: ErrorEvent) -> ServiceError:

@@ -14,7 +14,7 @@ from contracts.errors import ServiceError, TooManyRequests, Unavailable
 from contracts.generation import EngineEvent, GenerateTask
 from contracts.keys import LOCAL
 from contracts.transport import GENERATE_STREAM, output_stream, worker_key
-from contracts.turns import FORGET, PUT, TURNS, waiting_list
+from contracts.turns import FORGET, PUT, TURNS, waiting_tasks
 from service.streams import read_each_after
 from service.workers import statuses
 
@@ -80,7 +80,7 @@ class Engines:
                 pipe.expire(output_stream(task.id), self._lifetime(task))
             for task in tasks:
                 body, seconds = task.model_dump_json(), self._lifetime(task)
-                pipe.eval(PUT, 0, task.principal, task.id, body, seconds)
+                pipe.eval(PUT, 0, task.principal, task.id, body, seconds, task.priority)
             entries = (await pipe.execute())[-len(tasks) :]
         return [str(entry) for entry in entries]
 
@@ -127,7 +127,7 @@ class Engines:
         """Tasks that wait; those of `principal`; principals that wait, this one among them."""
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.xlen(GENERATE_STREAM)
-            pipe.llen(waiting_list(principal))
+            pipe.zcard(waiting_tasks(principal))
             pipe.llen(TURNS)
             waiting, own, principals = await pipe.execute()
         return waiting, own, principals + (own == 0)

@@ -53,7 +53,7 @@ async def generate(
     beginning = asked.model_dump(include={*BEGINNINGS, "continue_final_message"})
     questions = [Question(name, beginning) for name in names]
     admitted = await admit(
-        context, ticket, questions, sampling, streamed=asked.stream, sticky=sticky
+        context, ticket, questions, sampling, asked, streamed=asked.stream, sticky=sticky
     )
     several = asked.versions is not None
     if asked.stream:

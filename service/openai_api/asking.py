@@ -132,6 +132,7 @@ async def ask(
         ticket,
         questions,
         asked.sampling,
+        asked,
         streamed=asked.stream,
         cut_to_fit=cut_to_fit,
     )

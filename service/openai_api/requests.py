@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from contracts.chats import ContinueFinalMessage, Messages
+from contracts.generation import Handling
 from contracts.limits import (
     MAX_GENERATE_CHARS,
     MAX_LOGPROBS,
@@ -49,7 +50,7 @@ class StreamOptions(BaseModel):
         return without_nulls(given)
 
 
-class Asked(Sampling):
+class Asked(Sampling, Handling):
     """What both kinds of requests have."""
 
     temperature: float = Field(

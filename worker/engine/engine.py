@@ -222,13 +222,16 @@ class Engine:
         return self._computing[-1]
 
     def _in_turn(self) -> list[Request]:
-        """Those that wait: first of the principals with the fewest rows, each one's in order."""
+        """Those that wait: first of the principals with the fewest rows, each one's by priority."""
         rows = Counter(request.task.principal for request in [*self._prefilling, *self._running])
-        turns: list[int] = []
-        for request in self._waiting:
-            turns.append(rows[request.task.principal])
-            rows[request.task.principal] += 1
-        order = sorted(range(len(turns)), key=turns.__getitem__)
+        turns: dict[int, int] = {}
+        for place in sorted(
+            range(len(self._waiting)), key=lambda at: self._waiting[at].task.priority
+        ):
+            principal = self._waiting[place].task.principal
+            turns[place] = rows[principal]
+            rows[principal] += 1
+        order = sorted(turns, key=lambda place: (turns[place], place))
         return [self._waiting[place] for place in order]
 
     def _prompt_tokens(self) -> tuple[int, int]:

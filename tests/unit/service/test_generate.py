@@ -150,8 +150,10 @@ def test_every_option_reaches_the_engine(
     }
     with Engine(redis_url, says("x")).running() as engine:
         engine.report(versions=[])
-        assert client.post("/generate", json={**ASK, **options}).status_code == 200
+        asked = {**ASK, **options, "priority": -3}
+        assert client.post("/generate", json=asked).status_code == 200
     (task,) = engine.tasks
+    assert task.priority == -3
     assert json.loads(task.sampling.model_dump_json(include=set(options))) == options
 
 
@@ -193,6 +195,26 @@ def test_a_request_is_pinned_at_admission(
         pinned = client.post("/generate", json={**ASK, "version": "v0"})
     assert versions == [v0, registry.versions.by_seq(1)]
     assert pinned.json()["version"] == pinned.headers["X-Memit-Version"] == v0
+
+
+def test_an_answer_is_never_older_than_asked_for(
+    client: httpx2.Client, editor: Editor, registry: Registry, redis_url: str
+) -> None:
+    editor.run(client.post("/edits", json={"facts": [eiffel()]}).json()["id"])
+    v1 = registry.versions.by_seq(1)
+    with Engine(redis_url, says("x")).running() as engine:
+        engine.report(versions=[])
+        for least in ("v0", "v1", v1):
+            answer = client.post("/generate", json={**ASK, "min_version": least})
+            assert answer.json()["version"] == v1
+        for asked, detail in (
+            ({"min_version": "v2"}, f"active is {v1}, which is older than min_version v2"),
+            ({"min_version": "v1", "versions": ["active", "v0"]}, "older than min_version v1"),
+        ):
+            answer = client.post("/generate", json={**ASK, **asked})
+            assert answer.status_code == 409
+            assert detail in answer.json()["detail"]
+    assert len(engine.tasks) == 3
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -462,6 +484,8 @@ def test_while_redis_is_down(serve: Serve, editor: Editor) -> None:
         ({"seed": -1}, "/seed", "must be greater than or equal to 0", 0),
         ({"seed": 2**63}, "/seed", "must be less than 9223372036854775808", 2.0**63),
         ({"min_tokens": 5}, "/min_tokens", "must be at most max_tokens, which is 4", None),
+        ({"priority": 101}, "/priority", "must be less than or equal to 100", 100),
+        ({"min_version": "active"}, "/min_version", "must match", None),
         ({"n": 0}, "/n", "must be greater than or equal to 1", 1),
         ({"n": 17}, "/n", "must be less than or equal to 16", 16),
         ({"min_p": 1.1}, "/min_p", "must be less than or equal to 1", 1),

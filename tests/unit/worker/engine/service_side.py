@@ -33,7 +33,8 @@ class ServiceSide:
     def send(self, task: GenerateTask) -> str:
         self.redis.xadd(output_stream(task.id), {"open": "1"})
         self.redis.expire(output_stream(task.id), 100)
-        self.redis.eval(PUT, 0, task.principal, task.id, task.model_dump_json(), 100)
+        body = task.model_dump_json()
+        self.redis.eval(PUT, 0, task.principal, task.id, body, 100, task.priority)
         return task.id
 
     def hang_up(self, request_id: str) -> None:

@@ -198,10 +198,17 @@ class Listener:
 
 
 def task(
-    prompt: str, version: str, *, deadline: float = 60, principal: str = LOCAL, **sampling: Any
+    prompt: str,
+    version: str,
+    *,
+    deadline: float = 60,
+    principal: str = LOCAL,
+    priority: int = 0,
+    **sampling: Any,
 ) -> GenerateTask:
     return GenerateTask(
         principal=principal,
+        priority=priority,
         id=f"gen-{secrets.token_hex(10)}",
         prompt=prompt,
         version=version,

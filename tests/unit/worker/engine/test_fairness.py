@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,10 @@ def taken(streams: GenerationStreams, count: int) -> list[str | None]:
     return [one.prompt for one in found]
 
 
-def send(service: ServiceSide, principal: str, *prompts: str) -> list[GenerateTask]:
-    sent = [task(prompt, VERSION, principal=principal) for prompt in prompts]
+def send(
+    service: ServiceSide, principal: str, *prompts: str, priority: int = 0
+) -> list[GenerateTask]:
+    sent = [task(prompt, VERSION, principal=principal, priority=priority) for prompt in prompts]
     for one in sent:
         service.send(one)
     return sent
@@ -50,6 +53,16 @@ def test_engines_take_one_of_each_key_in_turn(service: ServiceSide, redis_url: s
     assert service.redis.keys("memit:t*") + service.redis.keys("memit:w*") == []
     one.close()
     two.close()
+
+
+def test_a_key_has_its_own_order_by_priority(service: ServiceSide, redis_url: str) -> None:
+    send(service, GREEDY, "later", priority=5)
+    send(service, GREEDY, "a0", "a1")
+    send(service, MODEST, "b0", priority=100)
+    send(service, GREEDY, "first", "second", priority=-100)
+    streams = GenerationStreams(redis_url, "engine-1")
+    assert taken(streams, 9) == ["first", "b0", "second", "a0", "a1", "later"]
+    streams.close()
 
 
 def test_one_that_is_given_up_leaves_its_place(service: ServiceSide, redis_url: str) -> None:
@@ -95,6 +108,29 @@ def test_who_has_the_fewest_rows_comes_next(registry_path: Path) -> None:
     assert steps <= 5, "as soon as a row of four tokens was free"
     run_until(engine, lambda: all(one.started for one in flood))
     assert order == ["a0", "b", *(f"a{n}" for n in range(1, 10))], "each key's own in order"
+
+
+def test_an_engine_admits_by_priority_within_a_key(registry_path: Path) -> None:
+    stage = make_stage("llama", registry_path)
+    engine = stage.engine(max_batch=1)
+    order: list[str] = []
+    for name, principal, priority in (
+        ("running", GREEDY, 0),
+        ("a", GREEDY, 0),
+        ("b", MODEST, 9),
+        ("urgent", GREEDY, -1),
+    ):
+
+        def sink(event: object, name: str = name) -> None:
+            if name not in order:
+                order.append(name)
+
+        options: dict[str, Any] = {"principal": principal, "priority": priority, "max_tokens": 4}
+        engine.submit(task("t11 t7", stage.base_version, ignore_eos=True, **options), sink)
+        if name == "running":
+            engine.step()
+    run_until(engine, lambda: len(order) == 4)
+    assert order == ["running", "b", "urgent", "a"]
 
 
 def test_with_one_key_the_order_is_that_of_arrival(registry_path: Path) -> None:
