@@ -55,7 +55,6 @@ def ours(model: Path, home: Path, dtype: str) -> Iterator[Server]:
         "MEMIT_MODEL": str(model),
         "MEMIT_DTYPE": dtype,
         "MEMIT_MAX_BATCH": "32",
-        "MEMIT_MAX_RESIDENT_VERSIONS": "16",
         "MEMIT_GATE_MIN_SUCCESS": "0",
     }
     with _running("memit-service", command, settings, port, home) as server:

@@ -145,8 +145,11 @@ class Settings(BaseSettings):
     prefix_cache_mb: int = Field(
         default=256, ge=0, description="MiB of computed prompts kept for those that begin alike"
     )
-    max_resident_versions: int = Field(
-        default=4, ge=1, description="edited versions held in memory"
+    resident_mb: float | None = Field(
+        default=None,
+        gt=0,
+        description="MiB of edited versions held in memory; by default as much as the model itself "
+        "takes, or a quarter of the free memory where that is less; one version always fits",
     )
 
     warm_seconds: float = Field(

@@ -127,6 +127,14 @@ def fast_decoder(loaded: LoadedModel, dtype: torch.dtype, layer: int) -> Decoder
     return decoder
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on a device; on a CPU, of the machine."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        return free
+    return int(psutil.virtual_memory().available)
+
+
 def memory_budget(decoder: Decoder, blocks: int) -> int:
     """Live tokens whose activations and gradients fit into the free memory of the device.
 
@@ -134,10 +142,7 @@ def memory_budget(decoder: Decoder, blocks: int) -> int:
         blocks: how many of the decoder's blocks they run through.
     """
     device = decoder.model.device_of(-1)
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-    else:
-        free = psutil.virtual_memory().available
+    free = free_memory(device)
     widest = max(max(p.shape) for p in decoder.blocks[-1].parameters())
     token = KEPT_TENSORS * widest * max(blocks, 1) * decoder.dtype.itemsize
     least, most = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])

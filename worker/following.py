@@ -84,7 +84,7 @@ class Following:
         if not self._engine.keep(versions):
             log.warning(
                 "active is split among %d versions, more than fit in memory at once: they are "
-                "loaded again and again; raise MEMIT_MAX_RESIDENT_VERSIONS",
+                "loaded again and again; raise MEMIT_RESIDENT_MB",
                 len(others) + 1,
             )
 

@@ -27,7 +27,7 @@ def test_a_pinned_version_is_solved_again(
     for file, age in zip(left, (4_000, 60), strict=True):
         file.write_bytes(b"of a killed writer")
         os.utime(file, (time.time() - age,) * 2)
-    stack = make_stack(apart=apart, max_resident_versions=1)
+    stack = make_stack(apart=apart, resident_mb=0.001)
     stack.until(lambda: not left[0].exists(), "the old temporary file's end")
     assert left[1].exists()
     old = stack.run_edit({"facts": [fact("Anna Keller", "Lisbon")]})["version"]

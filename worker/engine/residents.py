@@ -1,4 +1,5 @@
-"""Which versions are in memory: loaded on demand beside the decode loop, evicted when unused.
+"""Which versions are in memory, by bytes: loaded on demand beside the decode loop, evicted when
+unused.
 
 `load_wanted`, `lease` and `release` are called by the thread that runs the forward, between steps,
 so the serving view changes only when nothing runs on it. `ensure`, `keep` and `held` may be called
@@ -24,6 +25,7 @@ from contracts.ids import VersionId
 from contracts.plain import plain
 from memit_core.loading import LoadedModel
 from memit_core.mlp import mlp_matrices
+from memit_core.packed import PackedConv1D, PackedLinear
 from memit_core.structure import Structure
 from memit_core.weights import served_weight
 from registry.errors import BlobDamaged, BlobMissing
@@ -34,16 +36,19 @@ from worker.engine.versioned import ServingView
 
 Weights = dict[str, torch.Tensor]
 
+FIRST_LOADS = 4
+"""Versions loaded at once while it is not known yet how large they are."""
+
 logger = logging.getLogger(__name__)
 
 
 class Residents:
-    """At most `limit` edited versions in the serving view; the base is always there, uncounted.
+    """Edited versions in the serving view, of `budget` bytes or one; the base is there, uncounted.
 
-    A slot is taken from the moment a version begins to load. For a version that is wanted, the
-    least recently used one without a lease goes, one to be kept only after all others. When all are
-    leased, the least recently used one takes no new leases until it is free, so that nobody waits
-    for ever.
+    A version has its room from the moment it begins to load, as much as the largest so far took.
+    For one that is wanted, the least recently used ones without a lease go, those to be kept only
+    after all others. When all are leased, the least recently used one takes no new leases until it
+    is free, so that nobody waits for ever.
     """
 
     def __init__(
@@ -55,12 +60,13 @@ class Residents:
         deltas: Deltas,
         *,
         base_version: VersionId,
-        limit: int,
+        budget: int,
         rebuild: Callable[[VersionId], None] | None = None,
     ) -> None:
         """Begin with the base alone.
 
         Args:
+            budget: bytes of the matrices that edited versions changed, packed copies included.
             rebuild: puts the blobs of a version again when one is missing or damaged; called on
                 a loading thread, one at a time, once before the load is tried again.
         """
@@ -70,7 +76,8 @@ class Residents:
         self._registry = registry
         self._deltas = deltas
         self._base_version = base_version
-        self._limit = limit
+        self._budget = budget
+        self._bytes: dict[VersionId, int] = {}  # of each version that ever was in memory
         self._rebuild = rebuild
         self._rebuilding = threading.Lock()
         # A fast tokenizer must not be used by two threads at once, and edits use the loaded one.
@@ -96,10 +103,10 @@ class Residents:
         """Evict these only where all others are leased, from now on; loads none of them.
 
         Returns:
-            Whether all of them fit in memory at once.
+            Whether all of them fit in memory at once, as far as is known.
         """
         self._kept = frozenset(versions) - {self._base_version}
-        return len(self._kept) <= self._limit
+        return len(self._kept) < 2 or self._taken(self._kept, 0) <= self._budget
 
     def held(self) -> list[VersionId]:
         """Versions in memory: the base, then from the least to the most recently used."""
@@ -146,7 +153,7 @@ class Residents:
             ahead.add(version)
             if self.holds(version) or version in self._loading or version in failed:
                 continue
-            if not self._free_slot(ahead):
+            if not self._make_room(version, ahead):
                 break
             self._begin_loading(version)
         return failed
@@ -164,6 +171,10 @@ class Residents:
                 continue
             self._view.install(version, load.result())
             self._leases[version] = 0
+            self._bytes[version] = self._size(load.result())
+            # It may be larger than the room that was made for it.
+            while self._taken(self._leases, 0) > self._budget and self._evict({version}):
+                pass
         return failed
 
     def _answered(
@@ -176,10 +187,18 @@ class Residents:
             future.set_exception(failed[version])
         return future.done()
 
-    def _free_slot(self, ahead: set[VersionId]) -> bool:
-        """Have a slot for one more version, sparing those that are wanted sooner."""
-        if len(self._leases) + len(self._loading) < self._limit:
-            return True
+    def _make_room(self, version: VersionId, ahead: set[VersionId]) -> bool:
+        """Have room for one version more, sparing those that are wanted sooner."""
+        while self._leases or self._loading:
+            together = [version, *self._leases, *self._loading]
+            if self._taken(together, self._budget // FIRST_LOADS) <= self._budget:
+                break
+            if not self._evict(ahead):
+                return False
+        return True
+
+    def _evict(self, ahead: set[VersionId]) -> bool:
+        """Let one version go that nobody uses; if all are used, one gets no new leases."""
         others = [version for version in self._leases if version not in ahead]
         others.sort(key=self._kept.__contains__)
         unused = next((version for version in others if self._leases[version] == 0), None)
@@ -189,6 +208,22 @@ class Residents:
         del self._leases[unused]
         self._view.remove(unused)
         return True
+
+    def _taken(self, versions: Iterable[VersionId], unknown: int) -> int:
+        """Bytes of these versions.
+
+        One that never was in memory counts as the largest that was; before any was, as `unknown`.
+        """
+        largest = max(self._bytes.values(), default=unknown)
+        return sum(self._bytes.get(version, largest) for version in versions)
+
+    def _size(self, weights: Weights) -> int:
+        """Bytes that a version's matrices take, those that are packed twice."""
+        modules = (self._loaded.model.get_submodule(path) for path in weights)
+        return sum(
+            weight.nbytes * (2 if isinstance(module, (PackedLinear, PackedConv1D)) else 1)
+            for weight, module in zip(weights.values(), modules, strict=True)
+        )
 
     def _begin_loading(self, version: VersionId) -> None:
         load: Future[Weights] = Future()

@@ -14,6 +14,7 @@ from contracts.errors import Unavailable
 from contracts.ids import VersionId
 from contracts.settings import Settings
 from memit_core.loading import LoadedModel
+from memit_core.precision import free_memory
 from memit_core.structure import Structure
 from registry.registry import Registry
 from worker.deltas import Deltas
@@ -32,6 +33,9 @@ MAX_FAILURES = 20
 """Cycles that may fail one after the other before the process is given up."""
 FAILURE_PAUSE = 0.1
 JOIN_MARGIN = 10.0
+
+FREE_SHARE = 0.25
+"""Of the free memory: most that edited versions take by default."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class EngineThread:
             registry,
             deltas,
             base_version=base_version,
-            limit=settings.max_resident_versions,
+            budget=_resident_bytes(loaded, settings.resident_mb),
             rebuild=rebuild,
         )
         self._engine = Engine(
@@ -186,3 +190,11 @@ class EngineThread:
         error = Unavailable(reason, retry_after=after.ENGINE_BUSY)
         self._engine.fail_all(error, elsewhere=elsewhere)
         self._streams.flush()
+
+
+def _resident_bytes(loaded: LoadedModel, given_mb: float | None) -> int:
+    """What edited versions may take in memory; see `Settings.resident_mb`."""
+    if given_mb is not None:
+        return int(given_mb * 2**20)
+    model = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    return int(min(model, FREE_SHARE * free_memory(loaded.device)))

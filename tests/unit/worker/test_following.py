@@ -32,7 +32,7 @@ def engine(stage: Stage, redis_url: str) -> Iterator[EngineThread]:
         stage.loaded,
         stage.structure,
         stage.registry,
-        Settings(redis_url=redis_url, max_resident_versions=SLOTS),
+        Settings(redis_url=redis_url, resident_mb=stage.budget(SLOTS) / 2**20),
         deltas=Deltas(stage.registry.blobs),
         worker="worker",
         base_version=stage.base_version,
@@ -93,7 +93,7 @@ def test_a_split_that_does_not_fit_in_memory_is_told(
         assert caplog.messages == [], "the base takes no slot"
         stage.registry.aliases.move(ACTIVE, dict.fromkeys(made, 1), 1)
         follow()
-    assert "MEMIT_MAX_RESIDENT_VERSIONS" in caplog.text
+    assert "MEMIT_RESIDENT_MB" in caplog.text
     assert engine.status().alive
 
 

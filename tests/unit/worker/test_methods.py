@@ -88,7 +88,7 @@ def served(workshop: Workshop, version: str, prompt: str) -> str:
         workshop.registry,
         Deltas(workshop.registry.blobs),
         base_version=base,
-        limit=2,
+        budget=2**30,
     )
     engine = Engine(loaded, view, residents, worker="w", max_batch=4, max_context=200, max_parked=4)
     return answers(engine, [ask(engine, prompt, version, max_tokens=TOKENS)])[0]

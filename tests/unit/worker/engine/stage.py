@@ -32,6 +32,7 @@ from contracts.sampling import Sampling
 from contracts.versions import LayerWeights, VersionManifest
 from memit_core.discover import discover
 from memit_core.loading import LoadedModel, adopt_model
+from memit_core.packed import PackedConv1D, PackedLinear
 from memit_core.structure import Structure
 from memit_core.weights import LowRank, encode_delta
 from registry.folder_store import FolderStore
@@ -142,11 +143,19 @@ class Stage:
             self.registry,
             Deltas(self.registry.blobs),
             base_version=self.base_version,
-            limit=overrides.pop("limit", 4),
+            budget=self.budget(overrides.pop("limit", 4)),
             rebuild=overrides.pop("rebuild", None),
         )
         options = {"worker": "w", "max_batch": 16, "max_context": 2048, "max_parked": 64}
         return Engine(self.loaded, view, residents, **(options | overrides))
+
+    def budget(self, versions: int) -> int:
+        """Bytes for so many published versions, and not quite one more."""
+        projections = [self.structure.projections[block] for block in EDITED_BLOCKS]
+        modules = [self.loaded.model.get_submodule(path) for path in projections]
+        packed = isinstance(modules[0], (PackedLinear, PackedConv1D))
+        one = (1 + packed) * sum(module.weight.nbytes for module in modules)
+        return (versions + 1) * one - 1
 
     def blob_files(self, version: str) -> list[Path]:
         digests = [w.blob for w in self.registry.versions.get(version).weights]

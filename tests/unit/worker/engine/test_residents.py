@@ -13,6 +13,7 @@ from contracts.errors import Unavailable
 from contracts.ids import VersionId
 from memit_core.weights import encode_delta
 from tests.unit.worker.engine.stage import (
+    EDITED_BLOCKS,
     PROMPTS,
     Listener,
     Stage,
@@ -286,3 +287,26 @@ def test_ensure_waits_for_a_slot_without_disturbing_anybody(
     assert answers(engine, [row]) == [stage.generated(versions[0], PROMPTS[0], 80)]
     run_until(engine, wanted.done)
     assert edited(engine) == [versions[1]]
+
+
+def test_versions_of_few_matrices_leave_room_for_more(stage: Stage) -> None:
+    """Room is counted in bytes: one block's change takes a part of what several blocks' takes."""
+    small = [
+        stage.publish(seed, EDITED_BLOCKS[:1]) for seed in range(1, 2 * len(EDITED_BLOCKS) + 1)
+    ]
+    large = stage.publish(50)
+    engine = stage.engine(limit=2)
+    for version in small:
+        answers(engine, [ask(engine, PROMPTS[0], version)])
+    assert edited(engine) == small
+    answers(engine, [ask(engine, PROMPTS[0], large)])
+    assert edited(engine) == [*small[1:], large]
+
+
+def test_one_that_is_larger_than_all_the_room_is_served(stage: Stage) -> None:
+    one, other = stage.publish(1), stage.publish(2)
+    engine = stage.engine(limit=0)
+    for version in (one, other, one):
+        text = answers(engine, [ask(engine, PROMPTS[0], version)])
+        assert text == [stage.generated(version, PROMPTS[0])]
+        assert edited(engine) == [version]
