@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,14 @@ class Server:
 
 
 @contextmanager
-def ours(model: Path, home: Path, dtype: str) -> Iterator[Server]:
-    """`memit serve` on a home of its own; no key is needed on loopback."""
+def ours(
+    model: Path, home: Path, dtype: str, more: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """`memit serve` on a home of its own; no key is needed on loopback.
+
+    Args:
+        more: settings besides.
+    """
     port = free_port()
     command = [sys.executable, "-m", "cli", "serve", "--port", str(port), "--home", str(home)]
     settings = {
@@ -56,6 +62,7 @@ def ours(model: Path, home: Path, dtype: str) -> Iterator[Server]:
         "MEMIT_DTYPE": dtype,
         "MEMIT_MAX_BATCH": "32",
         "MEMIT_GATE_MIN_SUCCESS": "0",
+        **(more or {}),
     }
     with _running("memit-service", command, settings, port, home) as server:
         _wait_prepared(home / LOG)

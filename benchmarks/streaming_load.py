@@ -35,6 +35,8 @@ class Answer:
     """Of every piece of text."""
     tokens: int = 0
     text: str = ""
+    version: str = ""
+    """That answered, where the server says it."""
     error: str | None = None
 
 
@@ -80,6 +82,7 @@ async def ask(client: httpx2.AsyncClient, question: Question) -> Answer:
 def _hear(answer: Answer, chunk: dict[str, Any], now: float) -> None:
     if "error" in chunk:
         answer.error = str(chunk["error"])
+    answer.version = chunk.get("system_fingerprint") or ""
     for choice in chunk.get("choices", ()):
         if choice.get("text"):
             answer.times.append(now)
