@@ -1,13 +1,13 @@
 """What streams notice when something happens beside them: swaps, an edit, a long prompt, a death.
 
-    python -m benchmarks.disturbances [--streams 4] [--seconds 60] [--json OUT.json]
+    python -m benchmarks.disturbances [--streams 4] [--seconds 60] [--facts 50] [--json OUT.json]
 
 So many clients stream greedy answers of one length, one after another, through HTTP; every line is
 the same load, with nothing else and then with
 
 - swaps: `active` moves to the other of two versions every 5 s. Every answer is compared with what
   its version says alone.
-- an edit: an edit of 50 facts runs on the same processors.
+- an edit of so many facts, which runs on the same processors.
 - long prompts: a prompt of 1,500 tokens every 10 s.
 - a system prompt: time to the first token of chats that begin with the same 500 tokens, alone.
 - two workers, one killed: requests without streams, of which one worker dies by SIGKILL; and how
@@ -47,7 +47,6 @@ Row = dict[str, Any]
 Event = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 
 SWAP_SECONDS, LONG_SECONDS = 5.0, 10.0
-EDIT_FACTS = 50
 LONG_CHARS, SYSTEM_CHARS = 6_000, 2_000
 """About 1,500 and 500 tokens."""
 PROMPTS = 8
@@ -122,19 +121,23 @@ def swaps(seconds: float) -> Event:
     return event
 
 
-async def edit(client: httpx2.AsyncClient) -> None:
+def edit(count: int) -> Event:
     facts = [
         {"subject": f"Bruno Keller {i}", "prompt": "{} lives in", "target_new": TOWNS[i % 8]}
-        for i in range(EDIT_FACTS)
+        for i in range(count)
     ]
-    posted = await client.post("/edits", json={"facts": facts, "activate": False})
-    posted.raise_for_status()
-    found = posted.json()
-    while found["state"] in ("queued", "running"):
-        await asyncio.sleep(0.5)
-        found = (await client.get(f"/edits/{found['id']}")).json()
-    if found["state"] != "committed":
-        raise RuntimeError(f"{found['id']} is {found['state']}: {found.get('problem')}")
+
+    async def event(client: httpx2.AsyncClient) -> None:
+        posted = await client.post("/edits", json={"facts": facts, "activate": False})
+        posted.raise_for_status()
+        found = posted.json()
+        while found["state"] in ("queued", "running"):
+            await asyncio.sleep(0.5)
+            found = (await client.get(f"/edits/{found['id']}")).json()
+        if found["state"] != "committed":
+            raise RuntimeError(f"{found['id']} is {found['state']}: {found.get('problem')}")
+
+    return event
 
 
 def long_prompts(seconds: float, model: str) -> Event:
@@ -263,6 +266,7 @@ def main(
     streams: Annotated[int, typer.Option(help="Streams at once.")] = 4,
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 60,
     tokens: Annotated[int, typer.Option(help="Of every answer.")] = 48,
+    facts: Annotated[int, typer.Option(help="Of the edit.")] = 50,
     json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
     """Measure the default model, print and write."""
@@ -288,7 +292,7 @@ def main(
                 for name, event in (
                     ("nothing", None),
                     ("swaps", swaps(seconds)),
-                    ("an edit", edit),
+                    (f"an edit of {facts}", edit(facts)),
                     ("long prompts", long_prompts(seconds, model)),
                     ("nothing, again", None),
                 ):
