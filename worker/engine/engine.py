@@ -177,9 +177,9 @@ class Engine:
             DeviceLost: the device is broken; the process should end.
         """
         begun, new = self._prompt_tokens()
-        for prompts in list(self._computing):
-            if not prompts.ended:
-                self._compute(prompts, begun)
+        for prompts, tokens in zip(list(self._computing), begun, strict=True):
+            if tokens and not prompts.ended:
+                self._compute(prompts, tokens)
         while admitted := self._admit(new):
             new = self._pace.rest(new - self._compute(admitted, new))
         with self._guard(self._running):
@@ -234,7 +234,7 @@ class Engine:
         order = sorted(turns, key=lambda place: (turns[place], place))
         return [self._waiting[place] for place in order]
 
-    def _prompt_tokens(self) -> tuple[int, int]:
+    def _prompt_tokens(self) -> tuple[list[int], int]:
         """Prompt tokens of the next step: of each that was begun before, and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
         tokens = self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))

@@ -34,6 +34,7 @@ class Pace:
         self._most, self._on_cpu = most, on_cpu
         self._token_seconds: float | None = None
         self._step_seconds: float | None = None
+        self._turn = 0
 
     def tokens(self, running: int, waiting: int) -> int:
         """For a step with so many running rows, and requests that wait for their first token."""
@@ -45,20 +46,23 @@ class Pace:
         tokens = 0 if self._token_seconds is None else int(seconds / self._token_seconds)
         return min(max(tokens, least), self._most)
 
-    def split(self, tokens: int, begun: int, *, new: bool) -> tuple[int, int]:
+    def split(self, tokens: int, begun: int, *, new: bool) -> tuple[list[int], int]:
         """Of a step's prompt tokens, those of each prefill that was begun before, and of new ones.
 
-        A long prompt does not make short ones wait, nor they it: each gets half, and `LEAST` in any
-        case.
+        A long prompt does not make short ones wait, nor they it: each gets the same. Where that
+        would be less than `LEAST`, they take turns, new ones first.
 
         Args:
             begun: how many were.
             new: whether any can be admitted beside them.
         """
-        if not begun:
-            return 0, tokens
-        least, half = min(LEAST, self._most), tokens // 2 if new else tokens
-        return max(half // begun, least), max(half, least) if new else 0
+        newest = int(new or not begun)
+        takers = newest + begun
+        some = min(takers, max(1, tokens // LEAST))
+        turns = {(self._turn + place) % takers for place in range(some)}
+        self._turn = (self._turn + some) % takers
+        each = [tokens // some if place in turns else 0 for place in range(takers)]
+        return each[newest:], sum(each[:newest])
 
     def rest(self, left: int) -> int:
         """Of so many tokens that a step has left, those that are worth a forward more."""

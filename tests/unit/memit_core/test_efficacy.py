@@ -21,7 +21,7 @@ WEIGHT = {
     "bloom": 30,
     "falcon": 300,
     "falcon_new": 300,
-    "falcon_alibi": 300,
+    "falcon_alibi": 100,
     "phi": 300,
     "phi3": 100,
     "llama": 300,

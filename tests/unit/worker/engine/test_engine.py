@@ -25,6 +25,7 @@ from tests.unit.worker.engine.stage import (
     run_until,
 )
 from worker.engine.engine import DeviceLost, Engine
+from worker.engine.pace import LEAST
 
 
 @pytest.fixture
@@ -347,8 +348,8 @@ def test_a_long_prompt_does_not_make_short_ones_wait(llama: Stage) -> None:
 def test_one_of_two_prefills_is_dropped_while_the_other_ends(
     llama: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = llama.engine(prefill_tokens=16, max_batch=8)
-    prompts = [" ".join(["t5"] * length) for length in (48, 24)]
+    engine = llama.engine(prefill_tokens=2 * LEAST, max_batch=8)
+    prompts = [" ".join(["t5"] * length) for length in (4 * LEAST - 8, 2 * LEAST)]
     stays = ask(engine, prompts[0], llama.base_version, max_tokens=4)
     engine.step()
     dropped = ask(engine, prompts[1], llama.base_version, max_tokens=4)

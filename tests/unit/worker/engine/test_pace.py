@@ -82,9 +82,17 @@ def test_what_is_left_of_a_step_is_used_where_it_is_worth_a_forward() -> None:
 
 def test_a_long_prompt_and_new_ones_share_a_step() -> None:
     pace = Pace(512)
-    assert pace.split(400, 0, new=True) == (0, 400)
-    assert pace.split(400, 1, new=False) == (400, 0)
-    assert pace.split(400, 1, new=True) == (200, 200)
-    assert pace.split(400, 2, new=False) == (200, 0)
-    assert pace.split(LEAST, 1, new=True) == (LEAST, LEAST), "neither waits for the other"
-    assert Pace(8).split(8, 1, new=True) == (8, 8)
+    assert pace.split(400, 0, new=True) == ([], 400)
+    assert pace.split(400, 0, new=False) == ([], 400), "what is loaded just now"
+    assert pace.split(400, 1, new=False) == ([400], 0)
+    assert pace.split(400, 1, new=True) == ([200], 200)
+    assert pace.split(400, 2, new=False) == ([200, 200], 0)
+
+
+def test_where_a_step_is_short_they_take_turns() -> None:
+    pace, most = Pace(512), 2 * LEAST - 1
+    seen = [pace.split(most, 1, new=True) for _ in range(3)]
+    assert seen == [([0], most), ([most], 0), ([0], most)]
+    pace = Pace(512)
+    thirds = [pace.split(2 * LEAST, 2, new=True) for _ in range(3)]
+    assert thirds == [([LEAST, 0], LEAST), ([0, LEAST], LEAST), ([LEAST, LEAST], 0)]
