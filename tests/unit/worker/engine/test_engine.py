@@ -374,7 +374,7 @@ def test_short_prompts_are_prefilled_together_within_the_bound(llama: Stage) -> 
 
 def test_a_step_computes_prompts_until_its_tokens_are_used(llama: Stage) -> None:
     """Of unlike lengths, so that on a CPU each has a forward of its own."""
-    engine = llama.engine(prefill_tokens=200, max_batch=8)
+    engine = llama.engine(prefill_tokens=165, max_batch=8)
     prompts = [" ".join(["t5"] * length) for length in (50, 90, 20, 70)]
     rows = [ask(engine, prompt, llama.base_version) for prompt in prompts]
     engine.step()
