@@ -24,7 +24,7 @@ WEIGHT = {
     "falcon_alibi": 100,
     "phi": 300,
     "phi3": 100,
-    "llama": 300,
+    "llama": 100,
     "llama_tied": 100,
     "llama_square": 100,
     "mistral": 100,

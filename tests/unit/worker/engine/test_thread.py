@@ -18,7 +18,7 @@ from contracts.transport import GENERATE_STREAM
 from tests.unit.worker.engine.service_side import ServiceSide
 from tests.unit.worker.engine.stage import PROMPTS, Stage, make_stage, task, wait_for
 from worker.deltas import Deltas
-from worker.engine.thread import EngineThread
+from worker.engine.thread import EngineThread, _resident_bytes
 
 Start = Callable[..., EngineThread]
 
@@ -279,3 +279,15 @@ def test_a_swap_under_load_drops_delays_and_mixes_nothing(
     assert {version for _, version, _ in asked} == set(versions)
     for request, version, prompt in asked:
         assert service.answer(request) == stage.generated(version, prompt, 20)
+
+
+def test_edited_versions_take_as_much_memory_as_the_model_or_a_part_of_what_is_free(
+    registry_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = make_stage("llama", registry_path).loaded
+    model = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    monkeypatch.setattr("worker.engine.thread.free_memory", lambda _: 4 * model)
+    assert _resident_bytes(loaded, None) == model
+    monkeypatch.setattr("worker.engine.thread.free_memory", lambda _: 2 * model)
+    assert _resident_bytes(loaded, None) == model // 2
+    assert _resident_bytes(loaded, 0.5) == 2**19
