@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contracts.chats import ContinueFinalMessage, Message, Messages
 from contracts.errors import Problem
@@ -31,10 +31,18 @@ class Handling(BaseModel):
     )
     min_version: str | None = Field(
         default=None,
-        pattern=f"{VERSION_SHORT.pattern}|{VERSION_ID.pattern}",
         description="409 rather than an answer of an older version than this id or short id",
         examples=["v12"],
     )
+
+    @field_validator("min_version")
+    @classmethod
+    def _is_an_id(cls, value: str | None) -> str | None:
+        if value is not None and not (
+            VERSION_ID.fullmatch(value) or VERSION_SHORT.fullmatch(value)
+        ):
+            raise ValueError("must be a version's id or short id, as in v12")
+        return value
 
 
 class GenerateRequest(Sampling, Handling):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from contracts.edits import Gate as AskedGate
 from contracts.edits import Progress as ToldProgress
 from contracts.errors import Problem as ToldProblem
-from contracts.generation import EndEvent, GenerateRequest, StartEvent, TokenEvent
+from contracts.generation import EndEvent, GenerateRequest, Handling, StartEvent, TokenEvent
 from contracts.generation import Sampling as AskedSampling
 from contracts.settings import Settings
 from memit_client import Fact, Gate, Problem, Progress, Sampling, TextEvent, endpoints
@@ -96,7 +96,8 @@ def test_every_option_is_taken(options: type, asked: type[BaseModel]) -> None:
 
 
 def test_every_option_of_the_service_can_be_given() -> None:
-    assert set(Sampling.__annotations__) == set(AskedSampling.model_fields)
+    asked = set(AskedSampling.model_fields) | set(Handling.model_fields)
+    assert set(Sampling.__annotations__) == asked
     assert set(Gate.__annotations__) == set(AskedGate.model_fields)
 
 

@@ -485,7 +485,7 @@ def test_while_redis_is_down(serve: Serve, editor: Editor) -> None:
         ({"seed": 2**63}, "/seed", "must be less than 9223372036854775808", 2.0**63),
         ({"min_tokens": 5}, "/min_tokens", "must be at most max_tokens, which is 4", None),
         ({"priority": 101}, "/priority", "must be less than or equal to 100", 100),
-        ({"min_version": "active"}, "/min_version", "must match", None),
+        ({"min_version": "active"}, "/min_version", "must be a version's id or short id", None),
         ({"n": 0}, "/n", "must be greater than or equal to 1", 1),
         ({"n": 17}, "/n", "must be less than or equal to 16", 16),
         ({"min_p": 1.1}, "/min_p", "must be less than or equal to 1", 1),
