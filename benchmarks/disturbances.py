@@ -123,7 +123,11 @@ def swaps(seconds: float) -> Event:
 
 def edit(count: int) -> Event:
     facts = [
-        {"subject": f"Bruno Keller {i}", "prompt": "{} lives in", "target_new": TOWNS[i % 8]}
+        {
+            "subject": f"Bruno Keller {i}",
+            "prompt": "{} lives in",
+            "target_new": TOWNS[i % len(TOWNS)],
+        }
         for i in range(count)
     ]
 

@@ -6,7 +6,7 @@
 
 *Efficacy*: fifty facts at once into a small trained model, asked for greedily afterwards.
 The models know a made-up world and are trained when they are first asked for (tests/training.py):
-about a minute each on one core. Fifty people get a new object of one relation, in one wording.
+a minute or two each on one core. Fifty people get a new object of one relation, in one wording.
 Then everything is asked greedily: the edited prompts, the same facts in the other wordings, and as
 neighbours the facts of all other people in the edited wordings. λ is found on fifty other facts of
 the same world. The table has efficacy, other wordings and neighbours (unedited), in percent.

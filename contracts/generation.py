@@ -31,7 +31,7 @@ class Handling(BaseModel):
     )
     min_version: str | None = Field(
         default=None,
-        description="409 rather than an answer of an older version than this id or short id",
+        description="refused rather than answered by an older version than this id or short id",
         examples=["v12"],
     )
 

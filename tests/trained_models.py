@@ -1,6 +1,6 @@
 """Small trained models of every supported family, to be edited: they know a synthetic world.
 
-Made on demand, in about a minute on one core, and kept in a folder of caches.
+Made on demand, in a minute or two on one core, and kept in a folder of caches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trains a small model until it knows a synthetic world; about a minute on one core.
+"""Trains a small model until it knows a synthetic world; a minute or two on one core.
 
 A small model trained on sentences alone reads a name's tokens where they stand, from its first
 block on, and looks the fact up at the end of the prompt. Large models gather what they know of a

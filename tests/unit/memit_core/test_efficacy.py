@@ -11,7 +11,7 @@ from tests.tiny_models import TINY
 from tests.trained_models import the_world, trained_model
 
 FEW = {"gpt2", "llama", "gemma3"}
-"""What `make test` takes; training the others, a minute each, is `make check-families`."""
+"""What `make test` takes; training the others, a minute or two each, is `make check-families`."""
 WEIGHT = {
     "gpt2": 100,
     "gptj": 100,
