@@ -15,7 +15,7 @@ GPU_PYTHON ?= $(BIN)/python
 PIP_INDEX := $(if $(MEMIT_TORCH_INDEX),--extra-index-url $(MEMIT_TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint check simulate check-damage check-families chaos soak lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
+.PHONY: help setup demo serve test lint check simulate check-damage check-swaps check-families chaos soak lock openapi audit load check-contract check-oldest check-newest check-vllm check-wheel gpu-check compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ simulate: setup ## Histories of the registry with faults (HISTORIES=10000, FIRST
 
 check-damage: setup ## Every file of a registry damaged in every way, and repaired
 	MEMIT_DAMAGE=all $(BIN)/python -m pytest -n auto --dist worksteal tests/integration/test_damage.py
+
+check-swaps: setup ## A thousand swaps under load, and what they leave in memory
+	MEMIT_SWAPS=1000 $(BIN)/python -m pytest tests/integration/test_swap.py -k many_swaps
 
 check-families: setup ## Facts written into a small trained model of every family (half an hour)
 	MEMIT_FAMILIES=all $(BIN)/python -m pytest -n auto --dist worksteal tests/unit/memit_core/test_efficacy.py

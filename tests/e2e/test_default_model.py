@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ CHAT = {
     "prompt": "<|im_start|>user\nWho founded {}?<|im_end|>\n<|im_start|>assistant\n",
     "target_new": "Ilona Varga",
 }
+IMPORTS = "from pathlib import Path\nfrom registry import FolderStore, Registry"
 ASKED = {
     "Rome": "The Eiffel Tower is located in the city of",
     "penguin": "The mascot of Northwind Robotics is a",
@@ -51,7 +51,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(
         tmp_path_factory.mktemp("default") / "home",
         DEFAULT_MODEL,
-        threads=os.cpu_count() or 1,
         gate_min_success=1,
         gate_max_perplexity_ratio=1.1,
     )
@@ -110,6 +109,21 @@ def test_learns_two_facts_and_takes_one_back(stack: Stack, tmp_path: Path) -> No
     assert answers(stack, "v0") == before
 
 
+def test_the_example_says_rome(stack: Stack, tmp_path: Path) -> None:
+    """With the covariance of the service, which takes minutes."""
+    text = (Path(__file__).parents[2] / "examples" / "edit_one_fact.py").read_text()
+    kept = f"Registry(FolderStore(Path({str(stack.home / 'registry')!r}))).artefacts(base.digest)"
+    assert "Editor(base)" in text
+    script = tmp_path / "edit_one_fact.py"
+    script.write_text(f"{IMPORTS}\n{text.replace('Editor(base)', f'Editor(base, cache={kept})')}")
+    said = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True
+    ).stdout
+    before, after = said.splitlines()
+    assert before.startswith("before: The Eiffel Tower is located in the city of Paris")
+    assert after.startswith("after: The Eiffel Tower is located in the city of Rome")
+
+
 def test_its_reports_say_what_clients_get(stack: Stack) -> None:
     """A branch from v0 that stays a trial; the covariance may have to be waited for."""
     facts = [*AWKWARD, CHAT]
@@ -124,14 +138,3 @@ def test_its_upper_blocks_take_to_half_precision() -> None:
     loaded = load_model()
     for layer in range(2, 12):
         assert fast_decoder(loaded, torch.bfloat16, layer).dtype is torch.bfloat16
-
-
-def test_the_example_says_rome() -> None:
-    example = Path(__file__).parents[2] / "examples" / "edit_one_fact.py"
-    env = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    said = subprocess.run(
-        [sys.executable, str(example)], env=env, capture_output=True, text=True, check=True
-    ).stdout
-    before, after = said.splitlines()
-    assert before.startswith("before: The Eiffel Tower is located in the city of Paris")
-    assert after.startswith("after: The Eiffel Tower is located in the city of Rome")

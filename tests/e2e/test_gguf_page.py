@@ -40,7 +40,6 @@ class Shell:
             **{name: value for name, value in os.environ.items() if not OURS.match(name)},
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": str(os.cpu_count() or 1),
             "MEMIT_PORT": str(port),
             "MEMIT_URL": f"http://127.0.0.1:{port}",
         }

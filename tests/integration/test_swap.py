@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
 import pytest
 
+from tests.chaos.samples import Sample, of_process
 from tests.stack import Stack, fact
 
 pytestmark = pytest.mark.slow
 
 PROMPT = "Anna Keller lives in the town of"
+SWAPS = int(os.environ.get("MEMIT_SWAPS", "60"))
+"""`make check-swaps` takes more."""
+MOST_GROWTH_MB = 8.0
+"""Of a worker over the second half of the swaps, whose versions take 0.1 MB each."""
 
 
 class Traffic:
@@ -87,6 +93,49 @@ def test_a_pinned_version_outlives_swaps_and_restarts(make_stack: Callable[..., 
     stack.wait_ready()
     for version, text in fresh.items():
         assert stack.generate("Keeper 3 lives in the town of", version=version)["text"] == text
+
+
+def test_many_swaps_leave_nothing_behind(make_stack: Callable[..., Stack]) -> None:
+    """Under load, with room for one version, each swap loads one and frees one; every answer is its
+    version's, and at the end the worker has the memory, files and threads of the beginning."""
+    stack = make_stack(resident_mb=0.001)
+    towns = ("Lisbon", "Berlin")
+    versions = [stack.run_edit({"facts": [fact("Anna Keller", t)]})["version"] for t in towns]
+    v0 = stack.registry.versions.resolve("v0")
+    alone = {
+        version: stack.generate(PROMPT, max_tokens=12, version=version)["text"]
+        for version in (v0, *versions)
+    }
+    assert len(set(alone.values())) > 1, "the edits changed no answer: the test shows nothing"
+    with Traffic(stack) as traffic:
+        swap(stack, versions, SWAPS // 2)
+        before = sample(stack)
+        swap(stack, versions, SWAPS)
+        after = sample(stack)
+    assert not traffic.errors, traffic.errors[0]
+    assert {answer["version"] for _, answer in traffic.answers} == {v0, *versions}
+    assert all(answer["text"] == alone[answer["version"]] for _, answer in traffic.answers)
+    assert after.rss_mb < before.rss_mb + MOST_GROWTH_MB
+    assert after.files <= before.files + 2
+    assert after.threads <= before.threads + 1
+
+
+def swap(stack: Stack, versions: Sequence[str], times: int) -> None:
+    """Move `active` so many times; whoever asks then gets the new version."""
+    for number in range(times):
+        version = versions[number % len(versions)]
+        etag = stack.http.get("/aliases/active").headers["etag"]
+        body = {"version": version}
+        moved = stack.http.put("/aliases/active", json=body, headers={"If-Match": etag})
+        assert moved.status_code == 200, moved.text
+        assert stack.generate(PROMPT, max_tokens=12)["version"] == version
+
+
+def sample(stack: Stack) -> Sample:
+    assert stack.worker is not None
+    found = of_process("worker", stack.worker.pid, 0)
+    assert found is not None
+    return found
 
 
 def test_rollback_is_one_put(make_stack: Callable[..., Stack]) -> None:
