@@ -27,6 +27,12 @@ MEMORY_FACTOR = 4
 """Of the weights' bytes: less memory in the machine, and they are not packed."""
 TOKENS = 16
 """That a packed layout is made for; it serves any number as well."""
+MOST_ROWS = 512
+"""That are multiplied at once."""
+MULTIPLES = ((16, 1), (64, 4), (128, 16), (MOST_ROWS, 32))
+"""What rows are padded to a multiple of, by how many there are at most. oneDNN makes and keeps a
+kernel for every number of rows of every shape of weight, of half a megabyte and more; if every
+prompt had its own, they would come to gigabytes."""
 ABOUT = 1e-3
 """Of a trial, relative."""
 
@@ -150,5 +156,22 @@ def _packed(weight: torch.Tensor, *, transposed: bool) -> torch.Tensor:
 
 
 def _multiply(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    rows = x.shape[:-1].numel()
+    if rows <= MOST_ROWS and not _missing(rows):
+        return _run(x, packed, bias)
+    found = [
+        _run(functional.pad(piece, (0, 0, 0, _missing(len(piece)))), packed, bias)
+        for piece in torch.split(x.reshape(rows, -1), MOST_ROWS)
+    ]
+    out = found[0] if len(found) == 1 else torch.cat(found)
+    return out[:rows].view(*x.shape[:-1], -1)
+
+
+def _missing(rows: int) -> int:
+    """Rows of padding, up to a number that kernels are made for."""
+    return -rows % next(multiple for most, multiple in MULTIPLES if rows <= most)
+
+
+def _run(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return out

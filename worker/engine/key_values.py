@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ class KeyValues:
 
     def __init__(self, rows: int) -> None:
         self.place = Place(rows)
-        self.cache: DynamicCache = growing_cache(lambda: GrowingLayer(self.place))
+        # Without a cycle through `self`: what is dropped is freed at once, not when garbage is.
+        self.cache: DynamicCache = growing_cache(partial(GrowingLayer, self.place))
 
     @property
     def layers(self) -> Sequence[GrowingLayer]:

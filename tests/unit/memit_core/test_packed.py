@@ -45,13 +45,42 @@ def both(kind: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
 
 @can_pack
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(1, 24), (7, 24), (3, 5, 24), (2, 1, 3, 24), (0, 24)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 24),
+        (7, 24),
+        (3, 5, 24),
+        (2, 1, 3, 24),
+        (0, 24),
+        (17, 24),
+        (3, 11, 24),
+        (99, 24),
+        (130, 24),
+        (512, 24),
+        (1100, 24),
+    ],
+)
 def test_the_product_is_the_same(kind: str, shape: tuple[int, ...]) -> None:
     plain, model = both(kind)
     x = torch.randn(shape)
     torch.testing.assert_close(model(x), plain(x))
     across = torch.randn(*shape[:-2], shape[-1], shape[-2]).transpose(-1, -2)
     torch.testing.assert_close(model(across), plain(across.contiguous()))
+
+
+@can_pack
+def test_memory_does_not_grow_with_the_lengths_of_prompts() -> None:
+    """oneDNN keeps a kernel for every number of rows: of 700 they would take some 400 MB."""
+    plain = nn.Sequential(nn.Linear(576, 192)).requires_grad_(False)
+    assert pack(plain)
+    process = psutil.Process()
+    with torch.inference_mode():
+        plain(torch.ones(1, 576))
+        before = process.memory_info().rss
+        for rows in range(1, 700):
+            plain(torch.ones(rows, 576))
+    assert process.memory_info().rss - before < 64 * 2**20
 
 
 @pytest.mark.skipif(

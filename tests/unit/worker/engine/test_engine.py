@@ -3,6 +3,7 @@ weights of the request's own version, and nobody's trouble is somebody else's.""
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_rows_of_three_versions_join_and_leave_one_batch(name: str, registry_pat
         assert listener.text == stage.generated(version, prompt, length), (version, prompt)
         assert listener.end is not None
         assert listener.end.version == version
+
+
+def test_no_tensor_waits_for_the_garbage_collector(llama: Stage) -> None:
+    """Rows join and leave, versions are loaded and evicted; what is dropped is freed at once."""
+    versions = three_versions(llama)
+    engine = llama.engine(max_batch=4, limit=1)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for length in (3, 9):
+            asked = [(p, v) for p in PROMPTS[:3] for v in versions]
+            answers(engine, [ask(engine, p, v, max_tokens=length) for p, v in asked])
+        gc.collect()
+        left = [one for one in gc.garbage if isinstance(one, torch.Tensor)]
+        assert not left, f"{len(left)} tensors, the first {left[0].shape}"
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_events_tell_the_version_and_the_usage(llama: Stage) -> None:
