@@ -41,7 +41,7 @@ from benchmarks.serving import TOWNS, post_versions, questions
 from benchmarks.streaming_load import TIMEOUT, Answer, Question, ask
 from cli.embedded_redis import EmbeddedRedis
 from memit_core.corpus import default_corpus
-from memit_core.default_model import default_model_path
+from memit_core.default_model import DEFAULT_MODEL, default_model_path
 
 Row = dict[str, Any]
 Event = Callable[[httpx2.AsyncClient], Awaitable[Any]]
@@ -192,12 +192,14 @@ async def system_prompt(url: str, model: str) -> Row:
 
 
 @contextmanager
-def another_engine(home: Path, redis_url: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+def another_engine(
+    model: Path, home: Path, redis_url: str, server: Server
+) -> Iterator[subprocess.Popen[bytes]]:
     """A second worker that generates, on the same Redis and registry, ready."""
     command = [sys.executable, "-m", "worker", "--role", "engine"]
     settings = {"REDIS_URL": redis_url, "MEMIT_HOME": str(home)}
     with (home / "engine.log").open("wb") as log:
-        env = {**os.environ, **settings, "MEMIT_MODEL": str(default_model_path())}
+        env = {**os.environ, **settings, "MEMIT_MODEL": str(model)}
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         while sum(one["ready"] for one in _workers(server)) < 2:
@@ -271,9 +273,11 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each load.")] = 60,
     tokens: Annotated[int, typer.Option(help="Of every answer.")] = 48,
     facts: Annotated[int, typer.Option(help="Of the edit.")] = 50,
+    model: Annotated[str, typer.Option(help="Model folder, or the default model.")] = DEFAULT_MODEL,
     json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
-    """Measure the default model, print and write."""
+    """Measure, print and write."""
+    path = default_model_path() if model == DEFAULT_MODEL else Path(model)
     console, found = Console(width=130), dict[str, Any]()
     rows: list[Row] = []
     found["rows"] = rows
@@ -288,30 +292,30 @@ def main(
         redis.start()
         try:
             settings = {"REDIS_URL": redis.url}
-            with ours(default_model_path(), home, "float32", settings) as server:
+            with ours(path, home, "float32", settings) as server:
                 post_versions(server, 2)
-                model = server.models[0]
-                asked = questions(PROMPTS, [model], tokens, "disturbances")
+                name = server.models[0]
+                asked = questions(PROMPTS, [name], tokens, "disturbances")
                 # The same load first and last, so that a slower machine in between shows.
-                for name, event in (
+                for beside, event in (
                     ("nothing", None),
                     ("swaps", swaps(seconds)),
                     (f"an edit of {facts}", edit(facts)),
-                    ("long prompts", long_prompts(seconds, model)),
+                    ("long prompts", long_prompts(seconds, name)),
                     ("nothing, again", None),
                 ):
                     answers, took = asyncio.run(steady(server.url, asked, streams, seconds, event))
-                    row = row_of(name, answers, took)
-                    if name == "swaps":
+                    row = row_of(beside, answers, took)
+                    if beside == "swaps":
                         row["wrong"] = asyncio.run(wrong_answers(server.url, answers))
                         row["versions"] = sorted({one.version for one in answers})
                     rows.append(row)
                     console.print(row)
                     keep()
-                found["system_prompt"] = asyncio.run(system_prompt(server.url, model))
+                found["system_prompt"] = asyncio.run(system_prompt(server.url, name))
                 console.print(found["system_prompt"])
-                with another_engine(home, redis.url, server) as engine:
-                    found["replicas"] = asyncio.run(replicas(server, engine, model))
+                with another_engine(path, home, redis.url, server) as engine:
+                    found["replicas"] = asyncio.run(replicas(server, engine, name))
                 console.print(found["replicas"])
         finally:
             redis.stop()

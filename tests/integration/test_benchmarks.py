@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import edits_in_a_row, post_to_active, serving, user_facts
+from benchmarks import disturbances, edits_in_a_row, post_to_active, serving, user_facts
 from tests.integration.conftest import HPARAMS
+from tests.integration.test_openai import TEMPLATE
 from tests.stack import CORPUS, Stack
+from tests.tiny_models import save_tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -53,16 +55,21 @@ def test_they_measure_a_service(make_stack: Callable[..., Stack], tmp_path: Path
     assert all(set(user_facts.FORMS) < set(fact) for facts in kinds.values() for fact in facts)
 
 
-def test_serving_is_measured_through_http(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What a service of a tiny model needs, when a benchmark starts it."""
     hparams, corpus = tmp_path / "hparams.json", tmp_path / "corpus.txt"
     hparams.write_text(json.dumps(HPARAMS))
     corpus.write_text(CORPUS)
     monkeypatch.setenv("MEMIT_HPARAMS", str(hparams))
     monkeypatch.setenv("MEMIT_CORPUS", str(corpus))
-    monkeypatch.setattr(serving, "PROMPT_CHARS", (20, 60))
     monkeypatch.setenv("MEMIT_GATE_MAX_PERPLEXITY_RATIO", "1e9")
+    monkeypatch.setattr(serving, "PROMPT_CHARS", (20, 60))
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("small")
+def test_serving_is_measured_through_http(tiny_folder: Path, tmp_path: Path) -> None:
     out, chart = tmp_path / "serving.json", tmp_path / "serving.png"
     serving.main(
         concurrency="1,2",
@@ -92,3 +99,24 @@ def test_serving_is_measured_through_http(
         assert row["ttft_ms"]["p50"] > 0
         assert row["cpu"]
     assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_streams_notice_is_measured(tmp_path: Path, small: pytest.MonkeyPatch) -> None:
+    model = save_tiny("llama", tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(model)
+    for name, value in (("SWAP_SECONDS", 0.5), ("LONG_SECONDS", 0.5)):
+        small.setattr(disturbances, name, value)
+    for name in ("LONG_CHARS", "SYSTEM_CHARS"):
+        small.setattr(disturbances, name, 60)
+    out = tmp_path / "disturbances.json"
+    disturbances.main(streams=2, seconds=2, tokens=8, facts=2, model=str(model), json_out=out)
+    found = json.loads(out.read_text())
+    beside = ["nothing", "swaps", "an edit of 2", "long prompts", "nothing, again"]
+    assert [row["beside"] for row in found["rows"]] == beside
+    assert all(row["failures"] == 0 and row["tokens_per_second"] > 0 for row in found["rows"])
+    assert found["rows"][1]["wrong"] == 0
+    assert len(found["rows"][1]["versions"]) == 2
+    assert min(found["system_prompt"].values()) > 0
+    assert (found["replicas"]["requests"], found["replicas"]["failed"]) == (40, 0)
