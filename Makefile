@@ -64,7 +64,7 @@ check-damage: setup ## Every file of a registry damaged in every way, and repair
 	MEMIT_DAMAGE=all $(BIN)/python -m pytest -n auto --dist worksteal tests/integration/test_damage.py
 
 check-swaps: setup ## A thousand swaps under load, and what they leave in memory
-	MEMIT_SWAPS=1000 $(BIN)/python -m pytest tests/integration/test_swap.py -k many_swaps
+	MEMIT_SWAPS=1000 $(BIN)/python -m pytest --timeout 3600 tests/integration/test_swap.py -k many_swaps
 
 check-families: setup ## Facts written into a small trained model of every family (half an hour)
 	MEMIT_FAMILIES=all $(BIN)/python -m pytest -n auto --dist worksteal tests/unit/memit_core/test_efficacy.py
