@@ -20,7 +20,7 @@ PROMPT = "Anna Keller lives in the town of"
 SWAPS = int(os.environ.get("MEMIT_SWAPS", "60"))
 """`make check-swaps` takes more."""
 MOST_GROWTH_MB = 8.0
-"""Of a worker over the second half of the swaps, whose versions take 0.1 MB each."""
+"""Of a worker over the swaps after the warm-up; a version that stayed would take 0.1 MB."""
 
 
 class Traffic:
