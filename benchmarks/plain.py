@@ -21,6 +21,7 @@ from memit_core.tokens import Row, collate, prompt_row, subject_row, target_row
 from memit_core.trace import hooked
 from memit_core.views import set_weight, view_of
 from memit_core.z_optimisation import STOP_LOSS
+from memit_core.z_rows import wordings_of
 
 
 class PlainMemit:
@@ -37,10 +38,14 @@ class PlainMemit:
         """z of one group of one fact, [d]."""
         hp = self.hparams
         (fact,) = group.facts
-        facts = [target_row(self.tokenizer, fact, context) for context in self.prepared.contexts]
         chat = self.prepared.chat
-        if chat is not None:
-            facts.append(target_row(self.tokenizer, fact, chat.before, chat.after))
+        facts = []
+        for asked in wordings_of(self.tokenizer, fact, hp.question_wording):
+            facts += [
+                target_row(self.tokenizer, asked, prefix) for prefix in self.prepared.contexts
+            ]
+            if chat is not None:
+                facts.append(target_row(self.tokenizer, asked, chat.before, chat.after))
         rows = [*facts, subject_row(self.tokenizer, fact)]
         batch = collate(rows, self.model.device)
         every = torch.arange(len(rows))

@@ -58,7 +58,10 @@ def compute_z(
     exact, fast = decoders
     ends = word_ends is not None and hparams.v_end_factor > 0
     tokenizer, steps = exact.model.tokenizer, hparams.v_num_grad_steps
-    rows = [group_rows(tokenizer, group, contexts, max_tokens, ends, chat) for group in groups]
+    question = hparams.question_wording
+    rows = [
+        group_rows(tokenizer, group, contexts, max_tokens, ends, chat, question) for group in groups
+    ]
     progress("z", 0, len(groups) * steps)
     waiting = sorted(range(len(groups)), key=lambda g: rows[g].shape)
     budget = batch_tokens or memory_budget(fast, fast.depth - 1 - hparams.layers[-1])

@@ -77,6 +77,9 @@ class HParams:
     chat_context: bool = False
     """Whether the prompt as a user's turn of a chat, which the target answers, is one context more;
     of no effect where the tokenizer has no chat template."""
+    question_wording: bool = False
+    """Whether z reads the prompt as a question too, in every context; keys do not. Of no effect on
+    prompts that are questions or not English."""
     bare_share: float | None = None
     """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
     over the sampled contexts. None: one column, the mean of the two, as in the paper."""
@@ -105,10 +108,9 @@ class HParams:
                 f"hparams: v_max_grad_steps must be at least v_num_grad_steps, "
                 f"{self.v_num_grad_steps}, got {self.v_max_grad_steps!r}"
             )
-        if type(self.chat_context) is not bool:
-            raise MemitError(
-                f"hparams: chat_context must be true or false, got {self.chat_context!r}"
-            )
+        for name in ("chat_context", "question_wording"):
+            if type(value := getattr(self, name)) is not bool:
+                raise MemitError(f"hparams: {name} must be true or false, got {value!r}")
         for name in ("bare_share", "v_beta1", "v_beta2"):
             if (value := getattr(self, name)) is not None and value >= 1:
                 raise MemitError(f"hparams: {name} must be below 1, got {value!r}")
@@ -138,6 +140,8 @@ class HParams:
             for name, value in self.as_dict().items()
             if name.startswith("v_") or name in ("clamp_norm_factor", "kl_factor")
         } | {"layer": self.layers[-1]}
+        if self.question_wording:
+            chosen["question_wording"] = True
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

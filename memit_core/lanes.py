@@ -43,11 +43,13 @@ class Lanes:
         return torch.cat([functional.pad(h, (0, 0, 0, width - h.shape[1])) for h in found])
 
     def select(self, rows: torch.Tensor) -> Lanes:
-        """Some of the rows, in ascending order, of every lane at least one."""
+        """Some of the rows, in ascending order; a lane without any is left out."""
         chosen, start = [], 0
         for lane in self.lanes:
             stop = start + len(lane.hidden)
-            chosen.append(lane.select(rows[(rows >= start) & (rows < stop)] - start))
+            of_lane = rows[(rows >= start) & (rows < stop)] - start
+            if len(of_lane):
+                chosen.append(lane.select(of_lane))
             start = stop
         return Lanes(chosen)
 

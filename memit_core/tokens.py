@@ -160,12 +160,13 @@ def contexts_of(tokenizer: Any, fact: Fact, contexts: Sequence[str]) -> tuple[st
     another chat.
     """
     bare = "" if prompt_row(tokenizer, fact).lookup else LINE
-    if _brings_special(tokenizer, fact.filled):
-        contexts = ["" if _brings_special(tokenizer, context) else context for context in contexts]
+    if brings_special(tokenizer, fact.filled):
+        contexts = ["" if brings_special(tokenizer, context) else context for context in contexts]
     return tuple(context or bare for context in contexts)
 
 
-def _brings_special(tokenizer: Any, text: str) -> bool:
+def brings_special(tokenizer: Any, text: str) -> bool:
+    """Whether special tokens are written in the text, as in a chat's."""
     return any(token in text for token in tokenizer.all_special_tokens)
 
 

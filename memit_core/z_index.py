@@ -64,11 +64,16 @@ class ZIndex:
         """The index of a batch in which nobody is done."""
         by_context = rows_by_context(groups)
         rows = list(chain.from_iterable(by_context))
-        owner = [g for g, group in enumerate(groups) for _ in group.facts[0]]
+        owner = [
+            g
+            for c in range(len(by_context))
+            for g, group in enumerate(groups)
+            for _ in group.facts[c]
+        ]
         own = torch.arange(len(groups), device=device)
-        row_group = torch.cat([torch.tensor(owner * len(by_context), device=device), own])
-        # Of a group's loss, every fact in every context has the same share.
-        shares = len(by_context) * torch.bincount(row_group[: len(owner)], minlength=len(groups))
+        row_group = torch.cat([torch.tensor(owner, device=device), own])
+        # Of a group's loss, every fact in every context and wording has the same share.
+        shares = torch.bincount(row_group[: len(owner)], minlength=len(groups))
         flat = [
             (i, position - row.lookup, token, 1 / len(row.targets))
             for i, row in enumerate(rows)

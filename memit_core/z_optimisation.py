@@ -75,7 +75,7 @@ class Optimisation:
         by_context = rows_by_context(groups)
         everything = list(chain.from_iterable(by_context))
         subjects = [group.subject for group in groups]
-        walks = [*by_context, subjects]
+        walks = [*filter(None, by_context), subjects]
         if len(everything) < FEW_ROWS:
             walks = [everything + subjects]
         self.live, states = live_lanes(exact, fast, walks, hparams.layers[-1])

@@ -8,9 +8,10 @@ from typing import Any
 
 from memit_core.chat_context import ChatContext
 from memit_core.errors import InvalidFact
-from memit_core.facts import Group
+from memit_core.facts import Fact, Group
 from memit_core.joining import ends_in_word
-from memit_core.tokens import Row, contexts_of, subject_row, target_row
+from memit_core.question_form import as_other_question
+from memit_core.tokens import Row, brings_special, contexts_of, subject_row, target_row
 
 MAX_GROUP_TOKENS = 32_768
 """A group is optimised whole: its rows and their gradients are in memory together."""
@@ -21,7 +22,8 @@ class GroupRows:
     """The sequences of one group: every fact in every context, then the subject's KL row."""
 
     facts: list[list[Row]]
-    """By context, the bare one first; a row a fact."""
+    """By context, the bare one first, and wording: a row a fact, or for those that have another
+    wording."""
     subject: Row
 
     @property
@@ -44,6 +46,7 @@ def group_rows(
     max_tokens: int | None,
     ends: bool,
     chat: ChatContext | None = None,
+    question: bool = False,
 ) -> GroupRows:
     """Tokenise a group.
 
@@ -52,21 +55,22 @@ def group_rows(
         chat: one context more.
         max_tokens: longest prompt and target together, in the bare context.
         ends: whether targets that end in a word are followed to their end.
+        question: whether the prompt as a question is read too, in every context.
 
     Raises:
         InvalidFact: a fact cannot be tokenised as needed, or the group has too many tokens.
     """
-    by_fact = []
+    prefixes = [*contexts, chat.before] if chat else contexts
+    wordings = 1 + question
+    facts: list[list[Row]] = [[] for _ in prefixes for _ in range(wordings)]
     for fact in group.facts:
-        prefixes = [*contexts, chat.before] if chat else contexts
-        bare, *others = contexts_of(tokenizer, fact, prefixes)
         end = ends and ends_in_word(fact.target_new)
-        row = target_row(tokenizer, fact, bare, max_tokens=max_tokens, ends=end)
-        by_fact.append([row])
-        for other in others:
-            after = chat.after if chat and other == chat.before else ""
-            by_fact[-1].append(target_row(tokenizer, fact, other, after, ends=end))
-    facts = [list(of_context) for of_context in zip(*by_fact, strict=True)]
+        for w, asked in enumerate(wordings_of(tokenizer, fact, question)):
+            for c, context in enumerate(contexts_of(tokenizer, asked, prefixes)):
+                after = chat.after if chat and context == chat.before else ""
+                limit = None if c or w else max_tokens
+                row = target_row(tokenizer, asked, context, after, max_tokens=limit, ends=end)
+                facts[c * wordings + w].append(row)
     found = GroupRows(facts, subject_row(tokenizer, group.facts[0]))
     if found.live > MAX_GROUP_TOKENS:
         raise InvalidFact(
@@ -77,6 +81,14 @@ def group_rows(
             limit=MAX_GROUP_TOKENS,
         )
     return found
+
+
+def wordings_of(tokenizer: Any, fact: Fact, question: bool) -> list[Fact]:
+    """The fact as posted, and where asked for as a question; not a prompt that may be a chat."""
+    if not question or brings_special(tokenizer, fact.filled):
+        return [fact]
+    other = as_other_question(fact)
+    return [fact] if other is None else [fact, other]
 
 
 def rows_by_context(groups: Sequence[GroupRows]) -> list[list[Row]]:

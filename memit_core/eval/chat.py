@@ -9,11 +9,11 @@ from typing import Any
 from memit_core.chat_context import opened_chat
 from memit_core.eval.greedy import greedy_answers
 from memit_core.eval.measures import Measures, mean
-from memit_core.eval.question_form import as_question
 from memit_core.eval.records import Record
 from memit_core.joining import said_in
 from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
+from memit_core.question_form import as_question
 from memit_core.target_scores import score_targets
 
 OPENING = "Tell me something that you know."
@@ -124,7 +124,7 @@ def user_turns(record: Record) -> dict[str, list[tuple[str, str]]]:
     """By form, (question, what the user says); a prompt that is a question is not to complete."""
     filled = record.fact.filled
     asks = filled.rstrip().endswith("?")
-    question = as_question(record.fact)
+    question = as_question(record.fact).filled
     return {
         TO_COMPLETE: [] if asks else [(filled, COMPLETE.format(filled))],
         QUESTION: [(question, question)],

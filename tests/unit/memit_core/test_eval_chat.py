@@ -14,7 +14,6 @@ from memit_core.eval.chat import ANSWER_TOKENS, COMPLETE, FORMS, OPENING, ChatSc
 from memit_core.eval.datasets import COUNTERFACT
 from memit_core.eval.greedy import greedy_answers
 from memit_core.eval.measures import Measures
-from memit_core.eval.question_form import as_question
 from memit_core.eval.records import Record
 from memit_core.eval.report import as_json
 from memit_core.facts import Fact
@@ -58,25 +57,6 @@ def plainly(editor: Editor, prompt: str) -> str:
             if said[-1] == tokenizer.eos_token_id:
                 break
     return str(tokenizer.decode(said, skip_special_tokens=True))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "question"),
-    [
-        ("The capital of {} is", "What is the capital of Lund?"),
-        ("{} was born in", "Where was Lund born?"),
-        ("{}'s profession is a", "What is Lund's profession?"),
-        ("{} died in the city of", "Lund died in which city?"),
-        ("{} plays the instrument", "Lund plays which instrument?"),
-        ("{} is the author of", "What is Lund the author of?"),
-        ("{}, developed by", "Lund, developed by what?"),
-        ("In {}, an official language is", "In Lund, an official language is what?"),
-        ("What does {} play? They play", "What does Lund play?"),
-        ("Who was born in {}?", "Who was born in Lund?"),
-    ],
-)
-def test_a_prompt_as_a_question(prompt: str, question: str) -> None:
-    assert as_question(Fact("Lund", prompt, "Malmö")) == question
 
 
 def test_answers_are_those_of_each_prompt_alone(editor: Editor) -> None:

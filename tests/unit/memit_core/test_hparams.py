@@ -240,6 +240,7 @@ def test_only_who_edits_with_a_guess_is_advised_to_calibrate() -> None:
         ({"layers": [1], "kl_factor": -1}, "kl_factor"),
         ({"layers": [1], "n_contexts": -1}, "n_contexts"),
         ({"layers": [1], "chat_context": 1}, "chat_context"),
+        ({"layers": [1], "question_wording": "yes"}, "question_wording must be true or false"),
         ({"layers": [1], "mom2_n_tokens": 0}, "mom2_n_tokens"),
         ({"layers": [1], "v_lr": float("nan")}, "v_lr"),
         ({"layers": [1], "mom2_update_weight": float("inf")}, "mom2_update_weight"),
