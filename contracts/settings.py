@@ -137,6 +137,13 @@ class Settings(BaseSettings):
         "10.1.0.0/16,fd00::/8",
     )
 
+    edit_threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="processors that an edit computes on, where the model is on a CPU; by default "
+        "all, and answers have what is left",
+    )
+
     # the engine
     max_batch: int = Field(default=16, ge=1, description="generation rows decoded together")
     max_context: int = Field(

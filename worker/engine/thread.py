@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import torch
+
 from contracts import retry_after as after
 from contracts.errors import Unavailable
 from contracts.ids import VersionId
@@ -23,7 +25,7 @@ from worker.engine.residents import Residents
 from worker.engine.spans import GenerationSpans
 from worker.engine.streams import GenerationStreams
 from worker.engine.versioned import ServingView
-from worker.openmp import release_threads
+from worker.openmp import release_threads, use_threads
 
 IDLE_MS = 100
 """How long an idle engine waits for a task before it looks at what else there is to do."""
@@ -108,6 +110,7 @@ class EngineThread:
         self._failures = 0
         self._stopping = threading.Event()
         self._grace = 0.0
+        self._threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -142,6 +145,7 @@ class EngineThread:
         return self._residents.keep(versions)
 
     def _run(self) -> None:
+        use_threads(self._threads)
         try:
             while not self._stopping.is_set():
                 self._cycle(taking=True)
