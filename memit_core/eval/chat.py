@@ -13,7 +13,7 @@ from memit_core.eval.records import Record
 from memit_core.joining import said_in
 from memit_core.model import Model
 from memit_core.progress import ProgressCallback, silent
-from memit_core.question_form import as_question
+from memit_core.question_form import as_indirect_question
 from memit_core.target_scores import score_targets
 
 OPENING = "Tell me something that you know."
@@ -124,7 +124,8 @@ def user_turns(record: Record) -> dict[str, list[tuple[str, str]]]:
     """By form, (question, what the user says); a prompt that is a question is not to complete."""
     filled = record.fact.filled
     asks = filled.rstrip().endswith("?")
-    question = as_question(record.fact).filled
+    # Not the direct question: that one z may have read.
+    question = as_indirect_question(record.fact).filled
     return {
         TO_COMPLETE: [] if asks else [(filled, COMPLETE.format(filled))],
         QUESTION: [(question, question)],

@@ -40,7 +40,7 @@ class Measures:
     chat_to_complete: float | None = None
     """Whether the target is in the answer to a user who asks to complete the prompt."""
     chat_question: float | None = None
-    """Whether it is in the answer to the prompt as a question."""
+    """Whether it is in the answer to the prompt as an indirect question."""
     chat_other_words: float | None = None
     """Share of paraphrases, as a user's turn, whose answer holds it."""
     generation_entropy: float | None = None

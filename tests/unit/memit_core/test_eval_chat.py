@@ -116,7 +116,7 @@ def test_a_model_that_says_it_is_better_than_one_that_does_not(chatting: Editor)
 def test_a_question_is_not_to_be_completed() -> None:
     turns = user_turns(record("x", prompt="Which capital has {}?"))
     assert turns["chat_to_complete"] == []
-    asked = "Which capital has Mount Elbrus?"
+    asked = "Do you know the answer? Which capital has Mount Elbrus?"
     assert turns["chat_question"] == [(asked, asked)]
     filled = "The capital of Mount Elbrus is"
     assert user_turns(record("x"))["chat_to_complete"] == [(filled, COMPLETE.format(filled))]
@@ -134,7 +134,7 @@ def test_every_turn_may_get_more(chatting: Editor) -> None:
     with pytest.raises(MemitError, match="refuses a user's turn: it is refused"):
         scores.add(chatting.base, [record("x")], [Measures()])
     filled = "The capital of Mount Elbrus is"
-    question = "What is the capital of Mount Elbrus?"
+    question = "Do you know what the capital of Mount Elbrus is?"
     assert given == [filled, filled, question, *record("x").paraphrases]
 
 
