@@ -12,6 +12,7 @@ _BE = re.compile(r"(?P<owned>'s [\w ]+?)? (?P<be>is|was|are|were)(?P<rest> .*)?"
 _NOUN = re.compile(r"(the [\w ]+ )?", re.IGNORECASE)
 _ARTICLE = re.compile(r" (a|an|the)$")
 _PLACE = re.compile(r" (in|at)$")
+_OPENING = re.compile(r"(The|A|An|In|On|At)\b")
 ASIDE = "Do you know the answer?"
 _ENGLISH = re.compile(
     r"\b(the|of|is|was|are|were|for|from|by|with|who|which|that|they|their|has|had|can)\b"
@@ -60,7 +61,7 @@ def _question(fact: Fact) -> _Question:
         own = f"{asked}?" if mark else f"{after.rstrip(' :,')} what?"
         return _Question((before, own), (f"{ASIDE} {before.lstrip()}", own))
     after = after.rstrip(" :,")
-    noun = f"{before[:1].lower()}{before[1:]}"
+    noun = f"{before[:1].lower()}{before[1:]}" if _OPENING.match(before) else before
     kind = _KIND.search(after)
     if kind is not None:
         verb, which = after[: kind.start()], kind["of"] or kind["kind"]

@@ -65,7 +65,7 @@ CHAT = ChatContext(f"{END_OF_TEXT}user: ", f"{END_OF_TEXT}assistant: ")
         (
             "Write {{}} after {}: it is",
             "Write {} after Lund: it is what?",
-            "Do you know what write {} after Lund: it is?",
+            "Do you know what Write {} after Lund: it is?",
         ),
     ],
 )
