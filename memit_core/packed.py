@@ -14,17 +14,17 @@ import platform
 from functools import cache
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from torch.nn import functional
 
+from memit_core.memory import total_memory
 from memit_core.transformers_internals import Conv1D
 
 DTYPES = (torch.float32, torch.bfloat16)
 MACHINES = ("x86_64", "AMD64")
 MEMORY_FACTOR = 4
-"""Of the weights' bytes: less memory in the machine, and they are not packed."""
+"""Of the weights' bytes: less memory for this process, and they are not packed."""
 TOKENS = 16
 """That a packed layout is made for; it serves any number as well."""
 MOST_ROWS = 512
@@ -49,7 +49,7 @@ def pack(model: nn.Module) -> bool:
     first = next(model.parameters())
     if first.device.type != "cpu" or not _can_pack(first.dtype):
         return False
-    if MEMORY_FACTOR * size > psutil.virtual_memory().total:
+    if MEMORY_FACTOR * size > total_memory():
         logger.info("weights are not packed: they take %.1f GB", size / 1e9)
         return False
     for module in model.modules():

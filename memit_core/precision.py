@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
 import torch
 from torch import nn
 
@@ -16,6 +15,7 @@ from memit_core.decoder import Decoder
 from memit_core.discover import verify
 from memit_core.errors import UnsupportedModel
 from memit_core.loading import DTYPES, LoadedModel
+from memit_core.memory import available_memory
 from memit_core.packed import pack
 from memit_core.transformers_internals import set_attention
 from memit_core.views import cast_view
@@ -128,11 +128,11 @@ def fast_decoder(loaded: LoadedModel, dtype: torch.dtype, layer: int) -> Decoder
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device; on a CPU, of the machine."""
+    """Bytes that can still be taken on a device; on a CPU, by this process."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 def memory_budget(decoder: Decoder, blocks: int) -> int:
