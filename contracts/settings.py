@@ -140,8 +140,8 @@ class Settings(BaseSettings):
     edit_threads: int | None = Field(
         default=None,
         ge=1,
-        description="processors that an edit computes on, where the model is on a CPU; by default "
-        "all, and answers have what is left",
+        description="threads that an edit computes with on a CPU, no more than there are "
+        "processors; by default as many as there are",
     )
 
     # the engine

@@ -79,7 +79,7 @@ class HParams:
     of no effect where the tokenizer has no chat template."""
     question_wording: bool = False
     """Whether z reads the prompt as a question too, in every context; keys do not. Of no effect on
-    prompts that are questions or not English."""
+    prompts that are no plain English clause, or questions already."""
     bare_share: float | None = None
     """Weight of the bare prompt's key in a fact's own two columns, below 1; the other is the mean
     over the sampled contexts. None: one column, the mean of the two, as in the paper."""

@@ -62,26 +62,27 @@ def available_memory(root: Path = ROOT) -> int:
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """(limit, used) of each control group around this process that has a limit."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux, or hidden
-        return
-    for line in lines:
+    # Empty where this is no Linux, or where it is hidden.
+    for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for names in _VERSIONS:
             if names.controller in controllers.split(","):
                 mounted = root / "sys/fs/cgroup" / names.folder
                 # A container may see its own group as the root, whatever the path says.
-                for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-                    yield from _limit(mounted / group.relative_to("/"), names)
+                own = PurePosixPath(path.lstrip("/"))
+                for group in (own, *own.parents):
+                    yield from _limit(mounted / group, names)
 
 
 def _limit(group: Path, names: _Names) -> Iterator[tuple[int, int]]:
+    limit = _read(group / names.limit)
+    if limit.isdigit():  # else "max", or the root of version 2, which has no such file
+        stat = dict(line.split(maxsplit=1) for line in _read(group / "memory.stat").splitlines())
+        yield int(limit), int(_read(group / names.used) or 0) - int(stat.get(names.cached, 0))
+
+
+def _read(file: Path) -> str:
     try:
-        limit = (group / names.limit).read_text().strip()
-        used = int((group / names.used).read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except OSError:  # the root of version 2 has no such files
-        return
-    if limit != "max":
-        yield int(limit), used - int(stat.get(names.cached, 0))
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -3,7 +3,8 @@
 z = h₀ + δ, or h₀ and what δ moves through the norm that follows the projection (`carry.py`). δ
 minimises, by Adam under ‖δ‖ ≤ clamp_norm_factor · ‖h₀‖, the sum of
 
-    -log p(target | context + prompt), the mean over contexts and over the facts of the group
+    -log p(target | context + prompt), the mean over contexts, the facts of the group and their
+                                       wordings
     kl_factor · KL(p(· | "{subject} is a") ‖ the unedited model's)
     v_weight_decay · ‖δ‖ / ‖h₀‖²        (before a norm, ‖δ‖ is relative to what it is added to)
 

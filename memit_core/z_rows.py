@@ -67,7 +67,7 @@ def group_rows(
         end = ends and ends_in_word(fact.target_new)
         for w, asked in enumerate(wordings_of(tokenizer, fact, question)):
             for c, context in enumerate(contexts_of(tokenizer, asked, prefixes)):
-                after = chat.after if chat and context == chat.before else ""
+                after = chat.after if chat and c == len(contexts) and context == chat.before else ""
                 limit = None if c or w else max_tokens
                 row = target_row(tokenizer, asked, context, after, max_tokens=limit, ends=end)
                 facts[c * wordings + w].append(row)

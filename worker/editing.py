@@ -27,7 +27,7 @@ from worker.edit_run import EditRunner
 from worker.full_report import FullReporter
 from worker.lineage import begin_lineage, begun_with
 from worker.make_version import VersionMaker
-from worker.openmp import release_threads, use_threads
+from worker.openmp import release_threads
 from worker.progress import Interrupted
 from worker.recovery import Recovery
 from worker.rq_worker import Allowed, ResidentWorker, allow_only
@@ -109,8 +109,6 @@ class Editing:
         threads = [_begin("recovery", Recovery(self._registry, redis).keep_sweeping, stopping)]
         try:
             self._prepare(stopping, starting)
-            if self._settings.edit_threads is not None:
-                use_threads(self._settings.edit_threads)
             threads.append(_begin("full-report", reporter.keep_reporting, stopping))
             self._take_jobs(worker, stopping, self._runner)
         finally:

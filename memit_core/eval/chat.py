@@ -124,7 +124,7 @@ def user_turns(record: Record) -> dict[str, list[tuple[str, str]]]:
     """By form, (question, what the user says); a prompt that is a question is not to complete."""
     filled = record.fact.filled
     asks = filled.rstrip().endswith("?")
-    # Not the direct question: that one z may have read.
+    # Not the direct question: z may have read that one.
     question = as_indirect_question(record.fact).filled
     return {
         TO_COMPLETE: [] if asks else [(filled, COMPLETE.format(filled))],

@@ -69,6 +69,7 @@ class EngineThread:
         base_version: VersionId,
         on_fatal: Callable[[BaseException], None],
         rebuild: Callable[[VersionId], None] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Prepare the serving view; nothing runs before `start`.
 
@@ -78,6 +79,7 @@ class EngineThread:
             on_fatal: called on the engine's thread when it cannot go on (a lost device, or
                 failure after failure); the process should end.
             rebuild: see `Residents`.
+            threads: OpenMP threads to compute with; by default those of the calling thread.
 
         Raises:
             UnsupportedModel: the model cannot be served in a padded batch.
@@ -110,7 +112,7 @@ class EngineThread:
         self._failures = 0
         self._stopping = threading.Event()
         self._grace = 0.0
-        self._threads = torch.get_num_threads()
+        self.threads = threads or torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -145,7 +147,7 @@ class EngineThread:
         return self._residents.keep(versions)
 
     def _run(self) -> None:
-        use_threads(self._threads)
+        use_threads(self.threads)
         try:
             while not self._stopping.is_set():
                 self._cycle(taking=True)

@@ -82,6 +82,15 @@ def test_a_prompt_that_is_a_chat_already_stands_bare() -> None:
     assert prefixes == ("", "So. ", ""), "its keys too"
 
 
+def test_a_template_with_nothing_before_the_user_leaves_the_bare_prompt_bare() -> None:
+    tokenizer = tokenizer_with()
+    (group, *_) = group_facts(FACTS)
+    rows = group_rows(tokenizer, group, ("", "So. "), None, False, ChatContext("", AFTER))
+    plain = group_rows(tokenizer, group, ("", "So. "), None, False)
+    assert rows.facts[:2] == plain.facts
+    assert rows.facts[2] != rows.facts[0]
+
+
 def test_facts_are_edited_as_the_reference_edits_them_with_one_template_more() -> None:
     loaded = loaded_tiny("llama")
     loaded.tokenizer.chat_template = SPOKEN

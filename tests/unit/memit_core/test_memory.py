@@ -87,6 +87,13 @@ def test_version_1_in_a_container_that_sees_the_hosts_path(tmp_path: Path) -> No
     assert available_memory(tmp_path) == 7 * MIB
 
 
+@pytest.mark.parametrize("path", ["", "/", "none"])
+def test_a_limit_counts_without_the_other_files(tmp_path: Path, path: str) -> None:
+    limit = "sys/fs/cgroup/memory/memory.limit_in_bytes"
+    files(tmp_path, {"proc/self/cgroup": f"4:memory:{path}\n", limit: str(9 * MIB)})
+    assert total_memory(tmp_path) == available_memory(tmp_path) == 9 * MIB
+
+
 def test_a_process_in_a_real_control_group(limited: Path) -> None:
     code = (
         "import os, pathlib, sys\n"

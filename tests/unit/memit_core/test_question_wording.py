@@ -8,6 +8,7 @@ import pytest
 
 from memit_core.chat_context import ChatContext
 from memit_core.facts import Fact, group_facts
+from memit_core.hparams import HParams
 from memit_core.question_form import as_indirect_question, as_other_question, as_question
 from memit_core.z_rows import group_rows
 from tests.reference import Reference
@@ -62,10 +63,12 @@ CHAT = ChatContext(f"{END_OF_TEXT}user: ", f"{END_OF_TEXT}assistant: ")
             "What does Lund play?",
             "Do you know the answer? What does Lund play?",
         ),
+        ("{} is good at", "What is Lund good at?", "Do you know what Lund is good at?"),
+        ("{}’s capital is", "What is Lund’s capital?", "Do you know what Lund’s capital is?"),
         (
-            "Write {{}} after {}: it is",
-            "Write {} after Lund: it is what?",
-            "Do you know what Write {} after Lund: it is?",
+            "The {{}} of {} is",
+            "The {} of Lund is what?",
+            "Do you know what the {} of Lund is?",
         ),
     ],
 )
@@ -77,17 +80,28 @@ def test_a_prompt_as_a_question(prompt: str, direct: str, indirect: str) -> None
 
 
 @pytest.mark.parametrize(
-    "prompt",
+    ("prompt", "target"),
     [
-        "Who was born in {}?",
-        "La capitale de {} est",
-        "{}的首都是",
-        '{{"name": "{}", "city": "',
-        f"{END_OF_TEXT}user: What is the capital of {{}}?{END_OF_TEXT}assistant: It is",
+        ("Who was born in {}? ", "a baker"),
+        ("La capitale de {} est", "Malmö"),
+        ("De hoofdstad van {} is", "Malmö"),
+        ("{} ist ein Haus in", "Malmö"),
+        ("{}的首都是", "Malmö"),
+        ('{{"name": "{}", "city": "', "Malmö"),
+        ("{} is a singer. She was born in", "Malmö"),
+        ("Q: {} was born in\nA:", "Malmö"),
+        ("{} was born in\n", "Malmö"),
+        ('{} is called "', "Malmö"),
+        ("{} is worth $", "5"),
+        ("{} asked 'why?' and the answer was", "that"),
+        ("{}'s URL is http://x.y/?q=", "z"),
+        ("{} was founded in", "1976"),
+        ("The owner of {}", "speaks Swedish"),
+        (f"{END_OF_TEXT}user: What is the capital of {{}}?{END_OF_TEXT}assistant: It is", "Malmö"),
     ],
 )
-def test_some_prompts_are_read_as_posted_only(prompt: str) -> None:
-    (group,) = group_facts([Fact("Lund", prompt, "a baker")])
+def test_some_prompts_are_read_as_posted_only(prompt: str, target: str) -> None:
+    (group,) = group_facts([Fact("Lund", prompt, target)])
     tokenizer = tiny_tokenizer()
     plain, asked = (
         group_rows(tokenizer, group, CONTEXTS, None, True, CHAT, question)
@@ -97,6 +111,20 @@ def test_some_prompts_are_read_as_posted_only(prompt: str) -> None:
     assert plain.live == asked.live
 
 
+def test_a_question_is_the_same_in_any_unicode_form() -> None:
+    composed = Fact("Lund", "{} died in the cit\u00e9 of", "Malmö")
+    apart = Fact("Lund", "{} died in the cite\u0301 of", "Malmö")
+    for form in (as_question, as_indirect_question):
+        assert form(composed).filled == form(apart).filled
+    assert as_question(apart).filled == "Lund died in which cit\u00e9?"
+
+
+def test_a_long_prompt_takes_no_time() -> None:
+    for part in ("'s is is is ", "the the the ", "a" * 12, "in the city of "):
+        as_other_question(Fact("Lund", "{} was born" + part * 400 + "\n in", "Malmö"))
+        as_question(Fact("Lund", "{} was born" + part * 400, "Malmö"))
+
+
 def test_every_context_has_the_question_too() -> None:
     tokenizer = tiny_tokenizer()
     for group in group_facts(FACTS):
@@ -104,7 +132,9 @@ def test_every_context_has_the_question_too() -> None:
         asked = group_rows(tokenizer, group, CONTEXTS, None, True, CHAT, True)
         assert asked.facts[::2] == plain.facts
         questions = [q for q in map(as_other_question, group.facts) if q is not None]
-        assert len(questions) == len(group.facts)
+        if not questions:
+            assert group.facts == FACTS[-1:]
+            continue
         (only,) = group_facts(questions)
         expected = group_rows(tokenizer, only, CONTEXTS, None, True, CHAT)
         for got, want in zip(asked.facts[1::2], expected.facts, strict=True):
@@ -151,4 +181,5 @@ def test_what_is_kept_is_named_by_it() -> None:
     (group, *_) = group_facts(FACTS)
     plain, asked = (editor_of(loaded, hparams) for hparams in (HPARAMS, ASKED))
     assert plain.z_name(group) != asked.z_name(group)
-    assert HPARAMS.z_digest == replace(HPARAMS, question_wording=False).z_digest
+    before_there_were_questions = "06de336b5e3cd5f53bff57c389729bc23be3ebf659ad971040996e2d1f3778c5"
+    assert HParams(layers=(1, 2)).z_digest == before_there_were_questions
