@@ -50,12 +50,20 @@ COLOURS = {"memit-service": "#1f6f8b", "vLLM": "#c8553d"}
 TOWNS = ("Lisbon", "Geneva", "Berlin", "Vienna", "Paris", "Oslo", "Rome", "Turin")
 
 
-def questions(count: int, models: Sequence[str], tokens: int, seed: str) -> list[Question]:
-    """Prompts from the packaged sample, the models in turn; another seed, other prompts."""
+def questions(
+    count: int, models: Sequence[str], tokens: int, seed: str, of_length: str | None = None
+) -> list[Question]:
+    """Prompts from the packaged sample, the models in turn.
+
+    Args:
+        seed: another one, other prompts.
+        of_length: a seed of their lengths alone, so that other prompts are as long.
+    """
     text, draw = default_corpus(), random.Random(seed)  # noqa: S311 - no secrets
+    lengths = draw if of_length is None else random.Random(of_length)  # noqa: S311 - no secrets
     found = []
     for i in range(count):
-        length = draw.randint(*PROMPT_CHARS)
+        length = lengths.randint(*PROMPT_CHARS)
         start = draw.randrange(len(text) - length)
         found.append(Question(text[start : start + length], models[i % len(models)], tokens))
     return found
@@ -64,8 +72,10 @@ def questions(count: int, models: Sequence[str], tokens: int, seed: str) -> list
 def measure(server: Server, name: str, load: Load, tokens: int, slo: tuple[float, float]) -> Row:
     """One load on one server, after a warm-up."""
     count = max(LEAST_REQUESTS, REQUESTS * (load.concurrency or LEAST_REQUESTS))
-    # The same for every server; where versions share an engine, none is asked twice of one.
-    asked = questions(count, server.models, tokens, f"{len(server.models)} {load.name}")
+    # The same for every server, but where versions share an engine: there none is asked twice of
+    # one, and others are as long.
+    seed = f"{len(server.models)} {load.name}"
+    asked = questions(count, server.models, tokens, seed, of_length=load.name)
     warm_up = questions(2 * len(server.models), server.models, WARM_UP_TOKENS, f"warm {load.name}")
     asyncio.run(run(server.url, warm_up, Load(concurrency=2)))
     before, begun = server.cpu_seconds(), time.perf_counter()
