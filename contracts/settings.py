@@ -137,13 +137,6 @@ class Settings(BaseSettings):
         "10.1.0.0/16,fd00::/8",
     )
 
-    edit_threads: int | None = Field(
-        default=None,
-        ge=1,
-        description="threads that an edit computes with on a CPU, no more than there are "
-        "processors; by default as many as there are",
-    )
-
     # the engine
     max_batch: int = Field(default=16, ge=1, description="generation rows decoded together")
     max_context: int = Field(

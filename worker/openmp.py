@@ -1,4 +1,4 @@
-"""How many OpenMP threads a Python thread computes with, and handing them back when it is idle.
+"""Handing back the OpenMP threads of a Python thread that has nothing to compute.
 
 Every Python thread that computes gets a team of OpenMP threads of its own, as many as there are
 processors, and keeps it. As soon as two teams exist, GNU's runtime has more threads than processors
@@ -19,17 +19,6 @@ log = logging.getLogger(__name__)
 
 SOFT = 1
 """`omp_pause_soft` (OpenMP 5.0, 3.2.44): what was set with omp_set_* stays."""
-
-
-def use_threads(count: int) -> None:
-    """Compute with so many OpenMP threads in the calling thread.
-
-    Threads that compute for the first time later have as many, unless they say otherwise.
-    """
-    # Asked once, torch has begun with this thread; else its first operation takes the number that
-    # was set last, by whichever thread.
-    torch.get_num_threads()
-    torch.set_num_threads(count)
 
 
 def release_threads() -> None:

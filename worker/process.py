@@ -16,7 +16,6 @@ import time
 from secrets import token_hex
 from types import FrameType
 
-import torch
 from redis import Redis
 from rq.exceptions import DuplicateJobError
 from rq.queue import Queue
@@ -34,7 +33,6 @@ from worker.editing import Editing
 from worker.engine.thread import EngineThread
 from worker.following import Following
 from worker.lineage import await_lineage
-from worker.openmp import use_threads
 from worker.starting import Starting
 from worker.status import Heartbeat
 from worker.warm_up import WarmUp
@@ -67,7 +65,6 @@ class WorkerProcess:
         self._store = FolderStore(settings.registry_path)
         registry = self._registry = Registry(self._store)
         deltas = Deltas(registry.blobs)
-        threads = torch.get_num_threads()
         self._editing: Editing | None = None
         self._engine: EngineThread | None = None
         self._following: Following | None = None
@@ -85,7 +82,6 @@ class WorkerProcess:
                 base_version=await_lineage(registry, loaded, self.stopping, settings.poll_seconds),
                 on_fatal=_give_up,
                 rebuild=self._ask_for_rebuild if editing is None else editing.maker.rebuild,
-                threads=threads,
             )
             self._following = Following(registry, self._redis, self._engine, self._changes)
         self._warm_up = WarmUp(
@@ -100,9 +96,6 @@ class WorkerProcess:
             following=self._following,
             editing=self._editing,
         )
-        if self._editing is not None and settings.edit_threads is not None:
-            # This thread edits; what it begins from now on has as many, the engine has its own.
-            use_threads(min(settings.edit_threads, threads))
 
     def run(self) -> None:
         """Generate and edit until SIGTERM or SIGINT."""

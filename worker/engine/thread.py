@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import torch
-
 from contracts import retry_after as after
 from contracts.errors import Unavailable
 from contracts.ids import VersionId
@@ -25,7 +23,7 @@ from worker.engine.residents import Residents
 from worker.engine.spans import GenerationSpans
 from worker.engine.streams import GenerationStreams
 from worker.engine.versioned import ServingView
-from worker.openmp import release_threads, use_threads
+from worker.openmp import release_threads
 
 IDLE_MS = 100
 """How long an idle engine waits for a task before it looks at what else there is to do."""
@@ -69,7 +67,6 @@ class EngineThread:
         base_version: VersionId,
         on_fatal: Callable[[BaseException], None],
         rebuild: Callable[[VersionId], None] | None = None,
-        threads: int | None = None,
     ) -> None:
         """Prepare the serving view; nothing runs before `start`.
 
@@ -79,7 +76,6 @@ class EngineThread:
             on_fatal: called on the engine's thread when it cannot go on (a lost device, or
                 failure after failure); the process should end.
             rebuild: see `Residents`.
-            threads: OpenMP threads to compute with; by default those of the calling thread.
 
         Raises:
             UnsupportedModel: the model cannot be served in a padded batch.
@@ -112,7 +108,6 @@ class EngineThread:
         self._failures = 0
         self._stopping = threading.Event()
         self._grace = 0.0
-        self.threads = threads or torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -147,7 +142,6 @@ class EngineThread:
         return self._residents.keep(versions)
 
     def _run(self) -> None:
-        use_threads(self.threads)
         try:
             while not self._stopping.is_set():
                 self._cycle(taking=True)

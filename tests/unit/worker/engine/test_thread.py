@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cli.embedded_redis import EmbeddedRedis
 from contracts.generation import ErrorEvent, StartEvent
@@ -39,7 +38,7 @@ def start(stage: Stage, fatal: list[BaseException], tmp_path: Path) -> Iterator[
     """Starts engines that are stopped at the end of the test."""
     running: list[EngineThread] = []
 
-    def start_one(url: str, threads: int | None = None, **settings: Any) -> EngineThread:
+    def start_one(url: str, **settings: Any) -> EngineThread:
         thread = EngineThread(
             stage.loaded,
             stage.structure,
@@ -49,7 +48,6 @@ def start(stage: Stage, fatal: list[BaseException], tmp_path: Path) -> Iterator[
             worker=f"engine-{len(running)}",
             base_version=stage.base_version,
             on_fatal=fatal.append,
-            threads=threads,
         )
         thread.start()
         running.append(thread)
@@ -90,21 +88,6 @@ def test_a_version_is_brought_in_while_the_engine_is_idle(
     engine = start(redis_url)
     engine.ensure(version).result(timeout=5)
     assert version in engine.status().versions
-
-
-def test_it_computes_with_the_threads_it_was_given(start: Start, redis_url: str) -> None:
-    """A thread that computes for the first time has as many as were set last, by any thread."""
-    before, found = torch.get_num_threads(), list[int]()
-    try:
-        engine = start(redis_url, threads=before + 2)
-        wait_for(lambda: engine.status().alive)
-        time.sleep(0.2)
-        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        other.start()
-        other.join()
-        assert (torch.get_num_threads(), found) == (before, [before + 2])
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_client_that_hangs_up_frees_its_row(stage: Stage, start: Start, redis_url: str) -> None:
