@@ -120,6 +120,7 @@ def test_a_question_is_the_same_in_any_unicode_form() -> None:
 
 
 def test_a_long_prompt_takes_no_time() -> None:
+    """Rules that went back over it again and again would meet the tests' time limit."""
     for part in ("'s is is is ", "the the the ", "a" * 12, "in the city of "):
         as_other_question(Fact("Lund", "{} was born" + part * 400 + "\n in", "Malmö"))
         as_question(Fact("Lund", "{} was born" + part * 400, "Malmö"))
