@@ -245,7 +245,8 @@ class Engine:
         """Compute a piece of prompts, of so many tokens; after the last, their rows join."""
         spent, begun = most, time.perf_counter()
         with self._guard(prompts.requests):
-            spent = prompts.compute(self._view, self._prefixes, most)
+            at_end = self._pace.to_the_end(most)
+            spent = prompts.compute(self._view, self._prefixes, most, at_end)
             self._pace.prefilled(spent, time.perf_counter() - begun)
             if (computed := prompts.computed) is not None:
                 self._join(prompts, *computed)

@@ -12,6 +12,9 @@ PADDING = 16
 """Tokens of padding that cost less time than a forward of their own."""
 ALONE_SECONDS = 3.0
 """How long a step may take where no row is running: what comes meanwhile is not yet looked at."""
+WORTH = 128
+"""Tokens that a prompt gets where two share a step: one forward of so many takes two thirds of the
+time of two of half as many, which read the weights twice."""
 STEPS = 2
 """Decode steps whose time the prompts of a step may take."""
 RECENT = 0.2
@@ -50,7 +53,7 @@ class Pace:
         """Of a step's prompt tokens, those of each prefill that was begun before, and of new ones.
 
         A long prompt does not make short ones wait, nor they it: each gets the same. Where that
-        would be less than `LEAST`, they take turns, new ones first.
+        would be less than `WORTH`, they take turns, new ones first.
 
         Args:
             begun: how many were.
@@ -58,11 +61,16 @@ class Pace:
         """
         newest = int(new or not begun)
         takers = newest + begun
-        some = min(takers, max(1, tokens // LEAST))
+        some = min(takers, max(1, tokens // WORTH))
         turns = {(self._turn + place) % takers for place in range(some)}
         self._turn = (self._turn + some) % takers
         each = [tokens // some if place in turns else 0 for place in range(takers)]
         return each[newest:], sum(each[:newest])
+
+    def to_the_end(self, tokens: int) -> int:
+        """What a piece of so many may take instead, if the prompt then ends: less is not worth a
+        forward of its own."""
+        return min(tokens + LEAST, self._most)
 
     def rest(self, left: int) -> int:
         """Of so many tokens that a step has left, those that are worth a forward more."""

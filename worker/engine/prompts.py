@@ -34,11 +34,12 @@ class Prompts:
         """Nobody waits for them any more."""
         return all(request.ended for request in self.requests)
 
-    def compute(self, view: ServingView, prefixes: Prefixes, most: int) -> int:
+    def compute(self, view: ServingView, prefixes: Prefixes, most: int, to_the_end: int) -> int:
         """Compute the next columns; what is known of all prompts is not computed again.
 
         Args:
             most: tokens, padding included; but a column at least.
+            to_the_end: the same, where no more than these are left.
 
         Returns:
             How many there were.
@@ -50,7 +51,8 @@ class Prompts:
             self._hits = [prefixes.find(request.owner, request.ids) for request in asked]
             self._batch.begin(self._hits, mask)
         done = self._batch.width
-        new = slice(done, done + max(1, most // len(asked)))
+        fits = tokens[:, done:].numel() <= to_the_end
+        new = slice(done, None if fits else done + max(1, most // len(asked)))
         versions = [request.version for request in asked]
         logits = self._batch.forward(view, versions, tokens[:, new], mask[:, new])
         if self._batch.width == tokens.shape[1]:

@@ -367,10 +367,11 @@ def test_a_long_prompt_does_not_make_short_ones_wait(llama: Stage) -> None:
 
 
 def test_one_of_two_prefills_is_dropped_while_the_other_ends(
-    llama: Stage, caplog: pytest.LogCaptureFixture
+    llama: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.engine.pace.WORTH", LEAST)
     engine = llama.engine(prefill_tokens=2 * LEAST, max_batch=8)
-    prompts = [" ".join(["t5"] * length) for length in (4 * LEAST - 8, 2 * LEAST)]
+    prompts = [" ".join(["t5"] * length) for length in (4 * LEAST + 8, 3 * LEAST)]
     stays = ask(engine, prompts[0], llama.base_version, max_tokens=4)
     engine.step()
     dropped = ask(engine, prompts[1], llama.base_version, max_tokens=4)

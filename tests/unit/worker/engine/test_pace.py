@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine.pace import ALONE_SECONDS, LEAST, LEAST_ALONE, PADDING, STEPS, Pace
+from worker.engine.pace import ALONE_SECONDS, LEAST, LEAST_ALONE, PADDING, STEPS, WORTH, Pace
 
 
 def test_alone_prompts_take_what_there_is_time_for() -> None:
@@ -90,9 +90,14 @@ def test_a_long_prompt_and_new_ones_share_a_step() -> None:
 
 
 def test_where_a_step_is_short_they_take_turns() -> None:
-    pace, most = Pace(512), 2 * LEAST - 1
+    pace, most = Pace(512), 2 * WORTH - 1
     seen = [pace.split(most, 1, new=True) for _ in range(3)]
     assert seen == [([0], most), ([most], 0), ([0], most)]
     pace = Pace(512)
-    thirds = [pace.split(2 * LEAST, 2, new=True) for _ in range(3)]
-    assert thirds == [([LEAST, 0], LEAST), ([0, LEAST], LEAST), ([LEAST, LEAST], 0)]
+    thirds = [pace.split(2 * WORTH, 2, new=True) for _ in range(3)]
+    assert thirds == [([WORTH, 0], WORTH), ([0, WORTH], WORTH), ([WORTH, WORTH], 0)]
+
+
+def test_a_piece_may_go_on_to_the_end_of_a_prompt() -> None:
+    assert Pace(512).to_the_end(100) == 100 + LEAST
+    assert Pace(110).to_the_end(100) == 110, "never more than a step may take"
