@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import Cost, timed
-from benchmarks.quality import ASKED, percent
+from benchmarks.quality import ASKED, groups_of, percent
 from memit_core.cache import Cache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
@@ -53,8 +53,6 @@ COLUMNS = {"score": "Score", **ASKED}
 COSTS = ("ratio", "capability", "s a fact", "MiB")
 AT_ONCE, IN_A_ROW = "at once", "in a row"
 SHARED_Z = ("memit", "alphaedit")
-GROUPS = 10
-"""Groups of a small size, at most."""
 TEXT_CHARS = 10_000
 """Of the held-out text: it is scored on every group's model."""
 MEBIBYTE = 2**20
@@ -112,21 +110,10 @@ class Comparison:
     z_seconds: float | None = None
     """Of a fact, where z was last optimised; None while all were read back."""
 
-    def groups(self, size: int) -> list[list[Record]]:
-        """The records that are asked in groups of this size, or one group with them all in it."""
-        asked = self.yardstick.asked(self.records)
-        if size < len(asked):
-            count = min(GROUPS, len(asked) // size)
-            return [asked[i * size : (i + 1) * size] for i in range(count)]
-        known = {record.index for record in asked}
-        others = [record for record in self.records if record.index not in known]
-        chosen = known | {record.index for record in spread(others, size - len(asked))}
-        return [[record for record in self.records if record.index in chosen]]
-
     def measure(self, method: str, size: int, way: str) -> Row:
         """Write groups of `size` facts by a method, and ask."""
         meter = Meter(self.editor.loaded.device)
-        groups = self.groups(size)
+        groups = groups_of(self.records, self.yardstick.asked(self.records), size)
         options = Options(method=method, capability=len(groups) == 1)
         if way == IN_A_ROW:
             options = replace(options, batch=1, in_a_row=True)

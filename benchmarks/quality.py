@@ -10,7 +10,7 @@ import torch
 from memit_core.cache import Cache, MemoryCache
 from memit_core.edit import Editor
 from memit_core.eval.datasets import COUNTERFACT
-from memit_core.eval.records import Record
+from memit_core.eval.records import Record, spread
 from memit_core.eval.summary import summarise
 from memit_core.hparams import HParams
 from memit_core.loading import LoadedModel
@@ -38,6 +38,10 @@ ASKED = {
 """What is asked in chats and other words too, with its title in tables."""
 COLUMNS = ("ES", "PS", "NS", "Score", "greedy", "ends right")
 """The same under the paper's names, for tables."""
+
+
+GROUPS = 10
+"""Groups of a small size, at most."""
 
 
 class SharedCache(MemoryCache):
@@ -73,6 +77,17 @@ def figures(model: Model, records: Sequence[Record]) -> dict[str, float]:
     measures = COUNTERFACT.score(model, records)
     values = summarise(measures).values
     return {name: round(100 * (values[name] or 0.0), 2) for name in FIGURES}
+
+
+def groups_of(records: Sequence[Record], asked: Sequence[Record], size: int) -> list[list[Record]]:
+    """The records that are asked in groups of this size, or one group with them all in it."""
+    if size < len(asked):
+        count = min(GROUPS, len(asked) // size)
+        return [list(asked[i * size : (i + 1) * size]) for i in range(count)]
+    known = {record.index for record in asked}
+    others = [record for record in records if record.index not in known]
+    chosen = known | {record.index for record in spread(others, size - len(asked))}
+    return [[record for record in records if record.index in chosen]]
 
 
 def percent(row: Mapping[str, Any], name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import methods
 from benchmarks.methods import AT_ONCE, IN_A_ROW, Comparison, CountedZ, ways_of
+from benchmarks.quality import groups_of
 from memit_core.cache import MemoryCache
 from memit_core.edit import Editor
 from memit_core.eval.benchmark import Options
@@ -21,6 +22,11 @@ from tests.tiny_models import TEXT, save_tiny
 from tests.unit.benchmarks.test_benchmarks import RECORDS
 from tests.unit.memit_core.examples import FACTS, editor_of, loaded_tiny
 
+TWELVE = [
+    Record(i, replace(FACTS[0], subject=f"Anna {i}", target_true="painter"), (), ())
+    for i in range(12)
+]
+
 
 @pytest.fixture(scope="module")
 def editor() -> Editor:
@@ -30,24 +36,21 @@ def editor() -> Editor:
 @pytest.fixture(scope="module")
 def compared(editor: Editor) -> Comparison:
     """Twelve facts, of which four are asked."""
-    records = [
-        Record(i, replace(FACTS[0], subject=f"Anna {i}", target_true="painter"), (), ())
-        for i in range(12)
-    ]
     questions = Options(generations=0, chats=0, capability=False, held_out=TEXT)
-    yardstick = Yardstick(editor, COUNTERFACT, spread(records, 4), questions, silent)
-    return Comparison(editor, yardstick, records, CountedZ(MemoryCache()))
+    yardstick = Yardstick(editor, COUNTERFACT, spread(TWELVE, 4), questions, silent)
+    return Comparison(editor, yardstick, TWELVE, CountedZ(MemoryCache()))
 
 
-def test_small_sizes_are_groups_of_asked_facts(compared: Comparison) -> None:
-    indices = [[record.index for record in group] for group in compared.groups(1)]
+def test_small_sizes_are_groups_of_asked_facts() -> None:
+    asked = spread(TWELVE, 4)
+    indices = [[record.index for record in group] for group in groups_of(TWELVE, asked, 1)]
     assert indices == [[0], [3], [6], [9]]
-    assert [len(group) for group in compared.groups(2)] == [2, 2]
+    assert [len(group) for group in groups_of(TWELVE, asked, 2)] == [2, 2]
 
 
-def test_large_sizes_hold_all_asked_facts_and_others(compared: Comparison) -> None:
+def test_large_sizes_hold_all_asked_facts_and_others() -> None:
     for size in (4, 7, 12):
-        (group,) = compared.groups(size)
+        (group,) = groups_of(TWELVE, spread(TWELVE, 4), size)
         indices = [record.index for record in group]
         assert len(indices) == size
         assert indices == sorted(indices)
