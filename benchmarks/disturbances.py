@@ -5,8 +5,9 @@
 So many clients stream greedy answers of one length, one after another, through HTTP; every line is
 the same load, with nothing else and then with
 
-- swaps: `active` moves to the other of two versions every 5 s. Every answer is compared with what
-  its version says alone.
+- requests of other kinds, one after another: pinned to a version, of two choices, hung up on.
+- these and swaps: `active` moves to the other of two versions every 5 s. Every answer is compared
+  with what its version says alone.
 - an edit of so many facts, which runs on the same processors.
 - long prompts: a prompt of 1,500 tokens every 10 s.
 - a system prompt: time to the first token of chats that begin with the same 500 tokens, alone.
@@ -36,6 +37,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.mixed_requests import Mixed
 from benchmarks.servers import Server, ours
 from benchmarks.serving import TOWNS, post_versions, questions
 from benchmarks.streaming_load import TIMEOUT, Answer, Question, ask
@@ -50,6 +52,7 @@ SWAP_SECONDS, LONG_SECONDS = 5.0, 10.0
 LONG_CHARS, SYSTEM_CHARS = 6_000, 2_000
 """About 1,500 and 500 tokens."""
 PROMPTS = 8
+OTHERS, SWAPS = "other requests", "other requests and swaps"
 REPLICA_REQUESTS = 40
 
 
@@ -109,14 +112,30 @@ async def activate(client: httpx2.AsyncClient, version: str) -> None:
     moved.raise_for_status()
 
 
-def swaps(seconds: float) -> Event:
+async def swap(client: httpx2.AsyncClient, seconds: float) -> int:
+    """Move `active` to and fro; how often."""
+    end = time.perf_counter() + seconds
+    for count, version in enumerate(itertools.cycle(("v1", "v2"))):
+        if time.perf_counter() > end:
+            return count
+        await activate(client, version)
+        await asyncio.sleep(SWAP_SECONDS)
+    return 0
+
+
+def other_kinds(
+    mixed: Mixed, asked: Sequence[Question], seconds: float, *, swapping: bool
+) -> Event:
+    """Requests of other kinds, and swaps if so asked."""
+
     async def event(client: httpx2.AsyncClient) -> None:
-        end = time.perf_counter() + seconds
-        for version in itertools.cycle(("v1", "v2")):
-            if time.perf_counter() > end:
-                return
-            await activate(client, version)
-            await asyncio.sleep(SWAP_SECONDS)
+        listed = (await client.get("/versions")).raise_for_status().json()["items"]
+        versions = [one["id"] for one in listed if one["id"].startswith(("v1-", "v2-"))]
+        over = asyncio.Event()
+        sent = asyncio.create_task(mixed.send(client, asked, versions, over))
+        await (swap(client, seconds) if swapping else asyncio.sleep(seconds))
+        over.set()
+        await sent
 
     return event
 
@@ -169,6 +188,18 @@ async def wrong_answers(url: str, answers: Sequence[Answer]) -> int:
     return sum(
         one.error is None and one.text != alone[one.question.prompt, one.version] for one in answers
     )
+
+
+async def checked(url: str, answers: Sequence[Answer], mixed: Mixed) -> Row:
+    """What became of requests of other kinds, and how many of all answers are not one version's."""
+    wrong = await wrong_answers(url, [*answers, *mixed.answers])
+    return {
+        "wrong": wrong + len(mixed.astray),
+        "versions": sorted({one.version for one in answers}),
+        "other_answers": len(mixed.answers),
+        "other_failures": sum(one.error is not None for one in mixed.answers),
+        "hung_up": mixed.hung_up,
+    }
 
 
 async def system_prompt(url: str, model: str) -> Row:
@@ -297,18 +328,21 @@ def main(
                 name = server.models[0]
                 asked = questions(PROMPTS, [name], tokens, "disturbances")
                 # The same load first and last, so that a slower machine in between shows.
+                mixed = {way: Mixed() for way in (OTHERS, SWAPS)}
                 for beside, event in (
                     ("nothing", None),
-                    ("swaps", swaps(seconds)),
+                    *(
+                        (way, other_kinds(mixed[way], asked, seconds, swapping=way == SWAPS))
+                        for way in mixed
+                    ),
                     (f"an edit of {facts}", edit(facts)),
                     ("long prompts", long_prompts(seconds, name)),
                     ("nothing, again", None),
                 ):
                     answers, took = asyncio.run(steady(server.url, asked, streams, seconds, event))
                     row = row_of(beside, answers, took)
-                    if beside == "swaps":
-                        row["wrong"] = asyncio.run(wrong_answers(server.url, answers))
-                        row["versions"] = sorted({one.version for one in answers})
+                    if beside in mixed:
+                        row |= asyncio.run(checked(server.url, answers, mixed[beside]))
                     rows.append(row)
                     console.print(row)
                     keep()

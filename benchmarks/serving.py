@@ -1,4 +1,5 @@
-"""Generation through HTTP, side by side: this service, vLLM, and the model's own `generate`.
+"""Generation through HTTP, side by side: this service, vLLM, the model's own `generate`, and the
+service's engine alone.
 
     python -m benchmarks.serving --concurrency 1,4,16,32 [--vllm PYTHON] [--rates 0.5,2] \
         [--versions 8] [--dtype float32] [--json OUT.json] [--chart OUT.png]
@@ -29,6 +30,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.in_process import answers_of
 from benchmarks.post_to_active import post
 from benchmarks.servers import Server, ours, vllm
 from benchmarks.streaming_load import Load, Question, figures, run
@@ -69,13 +71,16 @@ def questions(
     return found
 
 
+def requests_of(load: Load, models: Sequence[str], tokens: int) -> list[Question]:
+    """Of a load: the same for every server, but where versions share an engine. There none is asked
+    twice of one, and others are as long."""
+    count = max(LEAST_REQUESTS, REQUESTS * (load.concurrency or LEAST_REQUESTS))
+    return questions(count, models, tokens, f"{len(models)} {load.name}", of_length=load.name)
+
+
 def measure(server: Server, name: str, load: Load, tokens: int, slo: tuple[float, float]) -> Row:
     """One load on one server, after a warm-up."""
-    count = max(LEAST_REQUESTS, REQUESTS * (load.concurrency or LEAST_REQUESTS))
-    # The same for every server, but where versions share an engine: there none is asked twice of
-    # one, and others are as long.
-    seed = f"{len(server.models)} {load.name}"
-    asked = questions(count, server.models, tokens, seed, of_length=load.name)
+    asked = requests_of(load, server.models, tokens)
     warm_up = questions(2 * len(server.models), server.models, WARM_UP_TOKENS, f"warm {load.name}")
     asyncio.run(run(server.url, warm_up, Load(concurrency=2)))
     before, begun = server.cpu_seconds(), time.perf_counter()
@@ -144,6 +149,22 @@ def generate_rows(model: Path, dtype: str, rows: int, tokens: int) -> Row:
         "concurrency": rows,
         "rate": None,
         "tokens_per_second": total / seconds,
+    }
+
+
+def engine_alone(model: Path, dtype: str, tokens: int, slo: tuple[float, float]) -> Row:
+    """The engine in this process, asked what servers are asked one at a time: what HTTP and Redis
+    add to the first token is the difference."""
+    load = Load(concurrency=1)
+    loaded = load_model(model, dtype=dtype)
+    answers_of(loaded, questions(2, [""], WARM_UP_TOKENS, f"warm {load.name}"))
+    answers, seconds = answers_of(loaded, requests_of(load, [""], tokens))
+    return {
+        "server": "the engine, in process",
+        "load": load.name,
+        "concurrency": load.concurrency,
+        "rate": load.rate,
+        **figures(answers, seconds, slo),
     }
 
 
@@ -226,6 +247,7 @@ def main(
 
     for together in filter(None, rows.split(",")):
         take(generate_rows(folder, dtype, int(together), tokens))
+    take(engine_alone(folder, dtype, tokens, (first, each)))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         if vllm_python is not None:
             with vllm(vllm_python, folder, Path(scratch) / "vllm", dtype) as server:

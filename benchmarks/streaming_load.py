@@ -52,10 +52,9 @@ class Load:
         return f"{self.concurrency} at once" if self.rate is None else f"{self.rate:g} a second"
 
 
-async def ask(client: httpx2.AsyncClient, question: Question) -> Answer:
-    """Stream one greedy answer of the length asked for."""
-    answer = Answer(question)
-    body = {
+def body_of(question: Question) -> dict[str, Any]:
+    """A request for one greedy answer of the length asked for, streamed."""
+    return {
         "model": question.model,
         "prompt": question.prompt,
         "max_tokens": question.max_tokens,
@@ -64,6 +63,11 @@ async def ask(client: httpx2.AsyncClient, question: Question) -> Answer:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+async def ask(client: httpx2.AsyncClient, question: Question) -> Answer:
+    """Stream one answer."""
+    answer, body = Answer(question), body_of(question)
     begun = time.perf_counter()
     try:
         async with client.stream("POST", "/v1/completions", json=body) as response:

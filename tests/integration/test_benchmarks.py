@@ -85,7 +85,11 @@ def test_serving_is_measured_through_http(tiny_folder: Path, tmp_path: Path) -> 
         chart=chart,
     )
     rows = json.loads(out.read_text())["rows"]
-    served = [row for row in rows if row["server"] != "generate"]
+    alone = rows[2]
+    assert alone["server"] == "the engine, in process"
+    assert alone["tokens_per_second"] / alone["requests_per_second"] == pytest.approx(6)
+    assert alone["failures"] == 0
+    served = [row for row in rows[3:] if row["server"] != "generate"]
     assert [row["load"] for row in served[:3]] == ["1 at once", "2 at once", "20 a second"]
     assert {row["server"] for row in served[3:]} == {
         "memit-service, edited versions: 1",
@@ -113,10 +117,13 @@ def test_what_streams_notice_is_measured(tmp_path: Path, small: pytest.MonkeyPat
     out = tmp_path / "disturbances.json"
     disturbances.main(streams=2, seconds=2, tokens=8, facts=2, model=str(model), json_out=out)
     found = json.loads(out.read_text())
-    beside = ["nothing", "swaps", "an edit of 2", "long prompts", "nothing, again"]
+    others = ["other requests", "other requests and swaps"]
+    beside = ["nothing", *others, "an edit of 2", "long prompts", "nothing, again"]
     assert [row["beside"] for row in found["rows"]] == beside
     assert all(row["failures"] == 0 and row["tokens_per_second"] > 0 for row in found["rows"])
-    assert found["rows"][1]["wrong"] == 0
-    assert len(found["rows"][1]["versions"]) == 2
+    for row, versions in zip(found["rows"][1:3], (1, 2), strict=True):
+        assert (row["wrong"], row["other_failures"]) == (0, 0)
+        assert len(row["versions"]) == versions
+        assert row["other_answers"] == 3 * row["hung_up"] > 0, "one pinned, two choices"
     assert min(found["system_prompt"].values()) > 0
     assert (found["replicas"]["requests"], found["replicas"]["failed"]) == (40, 0)
