@@ -237,7 +237,8 @@ class Engine:
     def _prompt_tokens(self) -> tuple[list[int], int]:
         """Prompt tokens of the next step: of each that was begun before, and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
-        tokens = self._pace.tokens(len(self._running), len(self._prefilling) + len(ready))
+        lengths = [r.prompt_tokens for r in [*self._prefilling, *ready]]
+        tokens = self._pace.tokens(len(self._running), lengths)
         room = len(self._computing) < MOST_COMPUTING and self.running < self._max_batch
         return self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
 

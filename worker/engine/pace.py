@@ -15,6 +15,12 @@ ALONE_SECONDS = 3.0
 WORTH = 128
 """Tokens that a prompt gets where two share a step: one forward of so many takes two thirds of the
 time of two of half as many, which read the weights twice."""
+SHORT = 256
+"""Tokens of a prompt that is not worth pieces where many wait."""
+BURST = 0.5
+"""Short prompts that wait for each running row, from which on they are computed first."""
+BURST_SECONDS = 1.0
+"""How long a step then takes: rows that begin together end together, and leave no place empty."""
 STEPS = 2
 """Decode steps whose time the prompts of a step may take."""
 RECENT = 0.2
@@ -25,8 +31,9 @@ class Pace:
     """Prompt tokens for the next step: as many as take the time of two decode steps, or `most`.
 
     Where more requests wait for their first token than rows are running, it takes so many times
-    that. Where no row is running it takes as many as it has the time for: all that wait get their
-    first token together, and none is held up by the prompts of the others.
+    that; where half as many short ones wait as rows run, a second. Where no row is running it takes
+    as many as it has the time for: all that wait get their first token together, and none is held
+    up by the prompts of the others.
 
     Args:
         most: prompt tokens of a step, padding included.
@@ -39,13 +46,20 @@ class Pace:
         self._step_seconds: float | None = None
         self._turn = 0
 
-    def tokens(self, running: int, waiting: int) -> int:
-        """For a step with so many running rows, and requests that wait for their first token."""
+    def tokens(self, running: int, lengths: Sequence[int]) -> int:
+        """For a step with so many running rows.
+
+        Args:
+            lengths: tokens of the prompts that wait for their first token, or are being computed.
+        """
         if not self._on_cpu:
             return self._most
         least, seconds = LEAST_ALONE, ALONE_SECONDS
         if running:
-            least, seconds = LEAST, STEPS * (self._step_seconds or 0.0) * max(1, waiting / running)
+            more = max(1, len(lengths) / running)
+            least, seconds = LEAST, STEPS * (self._step_seconds or 0.0) * more
+            if sum(length <= SHORT for length in lengths) >= BURST * running:
+                seconds = max(seconds, BURST_SECONDS)
         tokens = 0 if self._token_seconds is None else int(seconds / self._token_seconds)
         return min(max(tokens, least), self._most)
 
