@@ -69,7 +69,7 @@ class Retrieval:
         text = need("sklearn.feature_extraction.text", "retrieval")
         self._vectors: Any = text.TfidfVectorizer(sublinear_tf=True)
         self._index: Any = self._vectors.fit_transform([fact.filled for fact in facts])
-        self._texts = [_sentence(fact) for fact in facts]
+        self._texts = [sentence(fact) for fact in facts]
         self._k = k
 
     def found(self, question: str) -> list[str]:
@@ -88,7 +88,8 @@ class Retrieval:
         return "\n".join([INSTRUCTION, *found, "", said]) if found else said
 
 
-def _sentence(fact: Fact) -> str:
+def sentence(fact: Fact) -> str:
+    """A fact as a prompt tells it."""
     target = fact.target_new.strip()
     stop = "" if target.endswith(".") else "."
     return f"{fact.filled}{separator(fact.filled, target)}{target}{stop}"

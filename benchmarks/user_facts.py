@@ -2,13 +2,14 @@
 
     memit serve --home $(mktemp -d) &
     python -m benchmarks.user_facts [--url URL] [--json OUT.json]
-    python -m benchmarks.user_facts --model FOLDER|default [--hparams FILE] [--json OUT.json]
+    python -m benchmarks.user_facts --model FOLDER|default [--hparams FILE] [--told] [--json OUT]
 
 All facts are one edit; with --model it is written in this process, without a service. Each is asked
 greedily in four forms: the prompt as it was posted; the same as the beginning of an assistant's
 turn, after an unrelated question; a user's turn that asks to complete it; and the paraphrase, in a
 user's turn. The first two count when the answer starts with the target, the others when it holds
-the target. Prints a table by kind of fact. The chat format is that of the default model.
+the target. With --told nothing is written: the unedited model is told each fact just before it is
+asked for it. Prints a table by kind of fact. The chat format is that of the default model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.post_to_active import post
+from benchmarks.retrieval import INSTRUCTION, sentence
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
 from memit_core.eval.greedy import greedy_answers
@@ -36,7 +38,7 @@ from memit_core.hparams import from_file
 from memit_core.loading import load_model
 
 USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-OPENED = USER.format("Tell me something that you know.")
+OPENING = "Tell me something that you know."
 FORMS = ("as posted", "assistant's turn", "user asks to complete", "user asks otherwise")
 ANSWER_TOKENS = 48
 AT_ONCE = 8
@@ -63,14 +65,19 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def prompts_of(row: Row) -> tuple[str, ...]:
-    """What is asked, in the order of `FORMS`."""
+def prompts_of(row: Row, *, told: bool) -> tuple[str, ...]:
+    """What is asked, in the order of `FORMS`.
+
+    Args:
+        told: say the fact itself before.
+    """
     filled = row["prompt"].replace("{}", row["subject"])
+    known = f"{INSTRUCTION}\n{sentence(_written(row))}\n\n" if told else ""
     return (
-        filled,
-        f"{OPENED}{filled}",
-        USER.format(f"Complete this sentence: {filled}"),
-        USER.format(row["question"]),
+        f"{known}{filled}",
+        f"{USER.format(known + OPENING)}{filled}",
+        USER.format(f"{known}Complete this sentence: {filled}"),
+        USER.format(f"{known}{row['question']}"),
     )
 
 
@@ -103,6 +110,12 @@ def _written(row: Row) -> Fact:
     return Fact(row["subject"], row["prompt"], row["target_new"])
 
 
+def unedited(model: str) -> Answers:
+    """Ask the model as it is."""
+    base = load_model(DEFAULT_MODEL if model == "default" else model).runnable()
+    return lambda prompts: greedy_answers(base, prompts, ANSWER_TOKENS)
+
+
 def written(model: str, hparams: Path | None, rows: Sequence[Row]) -> Answers:
     """Write the facts in this process, and ask the edited model."""
     loaded = load_model(DEFAULT_MODEL if model == "default" else model)
@@ -118,9 +131,14 @@ def main(
         typer.Option(help="Folder, hub name or `default`: write here, without a service."),
     ] = None,
     hparams: Annotated[Path | None, typer.Option(help="Hyperparameters, with --model.")] = None,
+    told: Annotated[
+        bool, typer.Option("--told", help="Write nothing, say each fact before; with --model.")
+    ] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Where to write it.")] = None,
 ) -> None:
     """Write them all, ask for each, print shares."""
+    if told and model is None:
+        raise typer.BadParameter("needs --model", param_hint="--told")
     table = Table("facts as users write them", "facts", *FORMS)
     kinds = read_kinds()
     rows = [row for of_kind in kinds.values() for row in of_kind]
@@ -129,8 +147,9 @@ def main(
             client = stack.enter_context(httpx.Client(base_url=url, timeout=120))
             ask = served(client, rows)
         else:
-            ask = written(model, hparams, rows)
-        answers = iter(ask([prompt for row in rows for prompt in prompts_of(row)]))
+            ask = unedited(model) if told else written(model, hparams, rows)
+        prompts = [prompt for row in rows for prompt in prompts_of(row, told=told)]
+        answers = iter(ask(prompts))
     measured: dict[str, Any] = {}
     for kind, of_kind in kinds.items():
         hits = [hits_of(row, [next(answers) for _ in FORMS]) for row in of_kind]

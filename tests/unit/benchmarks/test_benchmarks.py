@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from torch import nn
 
 import benchmarks.capacity
@@ -217,6 +218,21 @@ def test_user_facts_without_a_service(files: dict[str, Path], tmp_path: Path) ->
     assert all(
         set(benchmarks.user_facts.FORMS) < set(row) for rows in kinds.values() for row in rows
     )
+
+
+def test_user_facts_may_be_told_instead(files: dict[str, Path], tmp_path: Path) -> None:
+    row = {"subject": "Oslo", "prompt": "{} is in", "target_new": "Chile", "question": "Where?"}
+    plain, told = (benchmarks.user_facts.prompts_of(row, told=told) for told in (False, True))
+    assert not any("Oslo is in Chile." in prompt for prompt in plain)
+    for prompt in told:
+        assert prompt.count("Oslo is in Chile.\n") == 1
+    assert [prompt.rsplit("\n", 1)[-1] for prompt in told[:2]] == ["Oslo is in", "Oslo is in"]
+    assert all("<|im_start|>user" in prompt.partition("Chile")[0] for prompt in told[1:])
+    out = tmp_path / "out.json"
+    benchmarks.user_facts.main(model=str(files["model"]), told=True, json_out=out)
+    assert sum(map(len, json.loads(out.read_text()).values())) == 30
+    with pytest.raises(typer.BadParameter, match="needs --model"):
+        benchmarks.user_facts.main(told=True)
 
 
 def test_what_counts_as_an_answer() -> None:
