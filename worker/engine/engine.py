@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -72,6 +72,7 @@ class Engine:
         max_parked: int,
         prefill_tokens: int = PREFILL_TOKENS,
         prefix_bytes: int = 0,
+        said: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin idle.
 
@@ -82,11 +83,13 @@ class Engine:
             max_parked: requests that may wait for their version to be loaded.
             prefill_tokens: see `PREFILL_TOKENS`.
             prefix_bytes: see `Prefixes`.
+            said: called amid a step, when prompts are computed and tokens are not yet.
         """
         self.residents = residents
         self.generated_tokens = 0
         self._row_seconds: float | None = None
         self._view = view
+        self._said = said
         # A tokenizer of our own: fast tokenizers refuse to be used by two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
         self._encoder = Encoder(self._tokenizer)
@@ -182,6 +185,8 @@ class Engine:
                 self._compute(prompts, tokens)
         while admitted := self._admit(new):
             new = self._pace.rest(new - self._compute(admitted, new))
+        # Who waits for a first token has it before all rows' next ones are computed.
+        self._said()
         with self._guard(self._running):
             self._decode()
         self._retire()

@@ -101,6 +101,7 @@ class EngineThread:
             max_context=settings.max_context,
             max_parked=settings.max_queue,
             prefix_bytes=settings.prefix_cache_mb * 2**20,
+            said=self._flush,
         )
         self._streams = GenerationStreams(settings.redis(), worker)
         self._spans = GenerationSpans()
@@ -161,9 +162,7 @@ class EngineThread:
             if taking:
                 self._take()
             self._engine.step()
-            for request_id in self._streams.flush():
-                self._engine.drop(request_id)
-                self._spans.drop(request_id)
+            self._flush()
             self._failures = 0
         except DeviceLost:
             raise
@@ -174,6 +173,12 @@ class EngineThread:
             logger.exception("a cycle of the engine failed")
             self._end_all("the engine failed", elsewhere=False)
             time.sleep(FAILURE_PAUSE)
+
+    def _flush(self) -> None:
+        """Write what was said, and forget whom nobody hears any more."""
+        for request_id in self._streams.flush():
+            self._engine.drop(request_id)
+            self._spans.drop(request_id)
 
     def _take(self) -> None:
         pause = IDLE_MS

@@ -404,6 +404,22 @@ def test_a_step_computes_prompts_until_its_tokens_are_used(llama: Stage) -> None
     assert answers(engine, rows) == [llama.generated(llama.base_version, p) for p in prompts]
 
 
+def test_a_first_token_is_said_before_the_next_ones_are_computed(llama: Stage) -> None:
+    rows: list[Listener] = []
+    heard: list[list[int]] = []
+    engine = llama.engine(said=lambda: heard.append([_tokens(row) for row in rows]))
+    rows.append(ask(engine, PROMPTS[0], llama.base_version))
+    engine.step()
+    rows.append(ask(engine, PROMPTS[1], llama.base_version))
+    engine.step()
+    assert heard == [[1], [2, 1]]
+    assert [_tokens(row) for row in rows] == [3, 2]
+
+
+def _tokens(listener: Listener) -> int:
+    return sum(isinstance(event, TokenEvent) for event in listener.events)
+
+
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="there it costs the process its device")
 def test_a_prompt_that_breaks_the_forward_fails_alone(llama: Stage) -> None:
     engine = llama.engine()
