@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from contracts.errors import Unavailable
-from contracts.generation import EndEvent, GenerateTask, StartEvent
+from contracts.generation import EndEvent, GenerateTask, StartEvent, TokenEvent
 from contracts.ids import VersionId
 from tests.device import DEVICE
 from tests.tiny_models import POSITIONS, TINY, tiny_tokenizer
