@@ -242,8 +242,9 @@ class Engine:
     def _prompt_tokens(self) -> tuple[list[int], int]:
         """Prompt tokens of the next step: of each that was begun before, and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
-        lengths = [r.prompt_tokens for r in [*self._prefilling, *ready]]
-        tokens = self._pace.tokens(len(self._running), lengths)
+        # The choices of a task share one prompt.
+        lengths = {r.task.id: r.prompt_tokens for r in [*self._prefilling, *ready]}
+        tokens = self._pace.tokens(len(self._running), list(lengths.values()))
         room = len(self._computing) < MOST_COMPUTING and self.running < self._max_batch
         return self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
 

@@ -184,6 +184,21 @@ def test_choices_compute_their_prompt_once(llama: Stage) -> None:
     assert [text_of(listener, i) for i in range(4)] == [expected] * 4
 
 
+def test_choices_wait_as_one_prompt(llama: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = llama.engine()
+    tokens, seen = engine._pace.tokens, list[list[int]]()
+
+    def noting(running: int, lengths: list[int]) -> int:
+        seen.append(lengths)
+        return tokens(running, lengths)
+
+    monkeypatch.setattr(engine._pace, "tokens", noting)
+    ask(engine, "t5 " * 20, llama.base_version, n=4)
+    ask(engine, "t5 " * 30, llama.base_version)
+    engine.step()
+    assert seen == [[20, 30]]
+
+
 def test_a_choice_that_fails_ends_its_request(llama: Stage) -> None:
     broken = llama.publish(1, scale=float("inf"))
     engine = llama.engine(max_batch=2)
