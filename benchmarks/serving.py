@@ -197,7 +197,7 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
     """Throughput, and the 99th percentile between tokens, over how many are asked at once."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    closed = [row for row in rows if row.get("itl_ms") and row["concurrency"]]
+    closed = [row for row in rows if row.get("cpu") and row["concurrency"]]
     sizes = sorted({row["concurrency"] for row in closed})
     for server in dict.fromkeys(row["server"] for row in closed):
         of_it = [row for row in closed if row["server"] == server]
