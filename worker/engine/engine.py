@@ -24,7 +24,7 @@ from memit_core.loading import LoadedModel
 from memit_core.transformers_internals import longest_input, special_tokens
 from worker.engine.batch import KeyValueBatch
 from worker.engine.beginning import Encoder, beginning, cut_to_fit
-from worker.engine.pace import Pace
+from worker.engine.pace import SHORT, Pace
 from worker.engine.prefixes import Prefixes
 from worker.engine.prompts import Prompts
 from worker.engine.requests import Language, Request, Sink, requests_of
@@ -179,12 +179,13 @@ class Engine:
         Raises:
             DeviceLost: the device is broken; the process should end.
         """
-        begun, new = self._prompt_tokens()
+        begun, usual, new = self._prompt_tokens()
         for prompts, tokens in zip(list(self._computing), begun, strict=True):
             if tokens and not prompts.ended:
                 self._compute(prompts, tokens)
         while admitted := self._admit(new):
-            new = self._pace.rest(new - self._compute(admitted, new))
+            most = new if admitted.longest <= SHORT else min(new, usual)
+            new = self._pace.rest(new - self._compute(admitted, most))
         # Who waits for a first token has it before all rows' next ones are computed.
         self._said()
         with self._guard(self._running):
@@ -239,14 +240,18 @@ class Engine:
         order = sorted(turns, key=lambda place: (turns[place], place))
         return [self._waiting[place] for place in order]
 
-    def _prompt_tokens(self) -> tuple[list[int], int]:
-        """Prompt tokens of the next step: of each that was begun before, and of new ones."""
+    def _prompt_tokens(self) -> tuple[list[int], int, int]:
+        """Prompt tokens of the next step: of each that was begun before, of a long one that is new,
+        and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
         # The choices of a task share one prompt.
-        lengths = {r.task.id: r.prompt_tokens for r in [*self._prefilling, *ready]}
-        tokens = self._pace.tokens(len(self._running), list(lengths.values()))
+        waiting = {r.task.id: r.prompt_tokens for r in ready}
+        begun = {r.task.id for r in self._prefilling}
+        tokens = self._pace.tokens(len(self._running), len(begun) + len(waiting))
         room = len(self._computing) < MOST_COMPUTING and self.running < self._max_batch
-        return self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
+        each, new = self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
+        burst = self._pace.burst(len(self._running), list(waiting.values()))
+        return each, tokens, max(new, burst)
 
     def _compute(self, prompts: Prompts, most: int) -> int:
         """Compute a piece of prompts, of so many tokens; after the last, their rows join."""

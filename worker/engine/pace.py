@@ -31,9 +31,9 @@ class Pace:
     """Prompt tokens for the next step: as many as take the time of two decode steps, or `most`.
 
     Where more requests wait for their first token than rows are running, it takes so many times
-    that; where half as many short ones wait as rows run, a second. Where no row is running it takes
-    as many as it has the time for: all that wait get their first token together, and none is held
-    up by the prompts of the others.
+    that. Where half as many short ones wait as rows run, it takes these for a second. Where no row
+    is running it takes as many as it has the time for: all that wait get their first token
+    together, and none is held up by the prompts of the others.
 
     Args:
         most: prompt tokens of a step, padding included.
@@ -46,22 +46,29 @@ class Pace:
         self._step_seconds: float | None = None
         self._turn = 0
 
-    def tokens(self, running: int, lengths: Sequence[int]) -> int:
-        """For a step with so many running rows.
-
-        Args:
-            lengths: tokens of the prompts that wait for their first token, or are being computed.
-        """
+    def tokens(self, running: int, waiting: int) -> int:
+        """For a step with so many running rows, and prompts that wait or are being computed."""
         if not self._on_cpu:
             return self._most
         least, seconds = LEAST_ALONE, ALONE_SECONDS
         if running:
-            more = max(1, len(lengths) / running)
+            more = max(1, waiting / running)
             least, seconds = LEAST, STEPS * (self._step_seconds or 0.0) * more
-            if sum(length <= SHORT for length in lengths) >= BURST * running:
-                seconds = max(seconds, BURST_SECONDS)
-        tokens = 0 if self._token_seconds is None else int(seconds / self._token_seconds)
-        return min(max(tokens, least), self._most)
+        return min(max(self._within(seconds), least), self._most)
+
+    def burst(self, running: int, lengths: Sequence[int]) -> int:
+        """Tokens of short prompts alone, for the same step; 0 where too few wait.
+
+        Args:
+            lengths: tokens of the prompts that wait.
+        """
+        short = sum(length <= SHORT for length in lengths)
+        few = not self._on_cpu or not short or short < BURST * running
+        return 0 if few else min(self._within(BURST_SECONDS), self._most)
+
+    def _within(self, seconds: float) -> int:
+        """Tokens that can be computed in such a time; 0 while nothing was measured."""
+        return 0 if self._token_seconds is None else int(seconds / self._token_seconds)
 
     def split(self, tokens: int, begun: int, *, new: bool) -> tuple[list[int], int]:
         """Of a step's prompt tokens, those of each prefill that was begun before, and of new ones.

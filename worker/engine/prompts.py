@@ -30,6 +30,11 @@ class Prompts:
         self._logits: torch.Tensor | None = None
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest."""
+        return max(request.prompt_tokens for request in self._asked)
+
+    @property
     def ended(self) -> bool:
         """Nobody waits for them any more."""
         return all(request.ended for request in self.requests)

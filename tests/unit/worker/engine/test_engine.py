@@ -366,6 +366,33 @@ def test_a_long_prompt_does_not_make_short_ones_wait(llama: Stage) -> None:
     assert texts == [llama.generated(llama.base_version, prompt) for prompt in asked]
 
 
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="there a step always computes all it may")
+def test_a_burst_of_short_prompts_gives_a_long_one_no_more_time(
+    llama: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside running rows: all short ones at once, of the long one what a step has for it."""
+    engine = llama.engine(max_batch=8)
+    rows = [ask(engine, PROMPTS[0], llama.base_version, max_tokens=60) for _ in range(2)]
+    engine.step()
+    monkeypatch.setattr(engine._pace, "_token_seconds", 0.001)
+    monkeypatch.setattr(engine._pace, "_step_seconds", 0.0)
+    sizes: list[int] = []
+    engine._view.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: sizes.append(kwargs["input_ids"].shape[1]),
+        with_kwargs=True,
+    )
+    monkeypatch.setattr("worker.engine.engine.SHORT", 60)
+    monkeypatch.setattr("worker.engine.pace.SHORT", 60)
+    lengths = [100, 50, 20]
+    asked = [ask(engine, " ".join(["t5"] * n), llama.base_version) for n in lengths]
+    engine.step()
+    assert sizes == [LEAST, 50, 20, 1]
+    for row, length in zip(asked, lengths, strict=True):
+        expected = llama.generated(llama.base_version, " ".join(["t5"] * length))
+        assert answers(engine, [row]) == [expected]
+    assert all(row.text for row in rows)
+
+
 def test_one_of_two_prefills_is_dropped_while_the_other_ends(
     llama: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,17 +186,17 @@ def test_choices_compute_their_prompt_once(llama: Stage) -> None:
 
 def test_choices_wait_as_one_prompt(llama: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = llama.engine()
-    tokens, seen = engine._pace.tokens, list[list[int]]()
+    tokens, seen = engine._pace.tokens, list[int]()
 
-    def noting(running: int, lengths: list[int]) -> int:
-        seen.append(lengths)
-        return tokens(running, lengths)
+    def noting(running: int, waiting: int) -> int:
+        seen.append(waiting)
+        return tokens(running, waiting)
 
     monkeypatch.setattr(engine._pace, "tokens", noting)
     ask(engine, "t5 " * 20, llama.base_version, n=4)
     ask(engine, "t5 " * 30, llama.base_version)
     engine.step()
-    assert seen == [[20, 30]]
+    assert seen == [2]
 
 
 def test_a_choice_that_fails_ends_its_request(llama: Stage) -> None:

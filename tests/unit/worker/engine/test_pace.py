@@ -16,21 +16,19 @@ from worker.engine.pace import (
     Pace,
 )
 
-LONG = SHORT + 1
-
 
 def test_alone_prompts_take_what_there_is_time_for() -> None:
     pace, least = Pace(2048), LEAST_ALONE
-    assert pace.tokens(running=0, lengths=[LONG]) == least
+    assert pace.tokens(running=0, waiting=1) == least
     pace.prefilled(1000, 1.0)
-    assert pace.tokens(running=0, lengths=[LONG]) == 2048
+    assert pace.tokens(running=0, waiting=1) == 2048
     for _ in range(30):
         pace.prefilled(1000, 3.0)
-    assert pace.tokens(running=0, lengths=[LONG]) == pytest.approx(1000 * ALONE_SECONDS / 3, abs=10)
+    assert pace.tokens(running=0, waiting=1) == pytest.approx(1000 * ALONE_SECONDS / 3, abs=10)
     for _ in range(30):
         pace.prefilled(1000, 100.0)
-    assert pace.tokens(running=0, lengths=[LONG]) == least
-    assert Pace(100).tokens(running=0, lengths=[LONG]) == 100
+    assert pace.tokens(running=0, waiting=1) == least
+    assert Pace(100).tokens(running=0, waiting=1) == 100
 
 
 def test_beside_running_rows_it_takes_about_the_time_of_their_step() -> None:
@@ -38,55 +36,53 @@ def test_beside_running_rows_it_takes_about_the_time_of_their_step() -> None:
     for _ in range(30):
         pace.prefilled(100, 0.1)
         pace.decoded(0.05)
-    assert pace.tokens(running=3, lengths=[LONG]) == pytest.approx(STEPS * 50, abs=1)
+    assert pace.tokens(running=3, waiting=1) == pytest.approx(STEPS * 50, abs=1)
     for _ in range(30):
         pace.decoded(0.2)
-    assert pace.tokens(running=3, lengths=[LONG]) == pytest.approx(STEPS * 200, abs=2), (
+    assert pace.tokens(running=3, waiting=1) == pytest.approx(STEPS * 200, abs=2), (
         "the means follow the machine"
     )
 
 
 def test_it_has_bounds() -> None:
     pace = Pace(512)
-    assert pace.tokens(running=1, lengths=[LONG]) == LEAST, "nothing was measured yet"
+    assert pace.tokens(running=1, waiting=1) == LEAST, "nothing was measured yet"
     pace.prefilled(1, 10.0)
     pace.decoded(0.01)
-    assert pace.tokens(running=1, lengths=[LONG]) == LEAST, (
-        "a prompt comes to its end on any machine"
-    )
+    assert pace.tokens(running=1, waiting=1) == LEAST, "a prompt comes to its end on any machine"
     fast = Pace(512)
     fast.prefilled(512, 0.001)
     fast.decoded(10.0)
-    assert fast.tokens(running=1, lengths=[LONG]) == 512
-    assert Pace(8).tokens(running=1, lengths=[LONG]) == 8
+    assert fast.tokens(running=1, waiting=1) == 512
+    assert Pace(8).tokens(running=1, waiting=1) == 8
 
 
 def test_where_more_wait_than_run_the_prompts_take_the_greater_part() -> None:
     pace = Pace(512)
     pace.prefilled(100, 0.1)
     pace.decoded(0.05)
-    assert pace.tokens(running=4, lengths=4 * [LONG]) == pytest.approx(STEPS * 50, abs=1)
-    assert pace.tokens(running=4, lengths=12 * [LONG]) == pytest.approx(STEPS * 150, abs=1)
-    assert pace.tokens(running=1, lengths=100 * [LONG]) == 512
+    assert pace.tokens(running=4, waiting=4) == pytest.approx(STEPS * 50, abs=1)
+    assert pace.tokens(running=4, waiting=12) == pytest.approx(STEPS * 150, abs=1)
+    assert pace.tokens(running=1, waiting=100) == 512
 
 
-def test_where_half_as_many_short_ones_wait_they_are_computed_first() -> None:
+def test_where_half_as_many_short_ones_wait_as_rows_run_they_have_a_second() -> None:
     pace = Pace(2048)
+    assert pace.burst(running=1, lengths=[SHORT]) == 0, "nothing was measured yet"
     pace.prefilled(100, 0.1)
-    pace.decoded(0.05)
-    assert pace.tokens(running=4, lengths=[SHORT]) == pytest.approx(STEPS * 50, abs=1)
-    burst = pytest.approx(1000 * BURST_SECONDS, abs=1)
-    assert pace.tokens(running=4, lengths=[SHORT, 10]) == burst
-    assert pace.tokens(running=4, lengths=[SHORT, LONG]) == pytest.approx(STEPS * 50, abs=1)
-    pace.decoded(100.0)
-    assert pace.tokens(running=4, lengths=[SHORT, 10]) == 2048, "a step is not shorter for it"
+    second = pytest.approx(1000 * BURST_SECONDS, abs=1)
+    assert pace.burst(running=4, lengths=[SHORT, 10]) == second
+    assert pace.burst(running=4, lengths=[SHORT]) == 0
+    assert pace.burst(running=4, lengths=[SHORT, SHORT + 1]) == 0, "long ones are none of them"
+    assert pace.burst(running=0, lengths=[]) == 0
+    assert Pace(2048, on_cpu=False).burst(running=1, lengths=[SHORT]) == 0
 
 
 def test_where_time_cannot_be_taken_it_takes_all() -> None:
     pace = Pace(512, on_cpu=False)
     pace.prefilled(512, 10.0)
     pace.decoded(0.01)
-    assert pace.tokens(running=4, lengths=[LONG]) == 512
+    assert pace.tokens(running=4, waiting=1) == 512
 
 
 def test_on_a_cpu_prompts_of_unlike_length_are_computed_apart() -> None:
