@@ -245,12 +245,13 @@ class Engine:
         and of new ones."""
         ready = [r for r in self._waiting if self.residents.holds(r.version)]
         # The choices of a task share one prompt.
-        waiting = {r.task.id: r.prompt_tokens for r in ready}
+        lengths = list({r.task.id: r.prompt_tokens for r in ready}.values())
         begun = {r.task.id for r in self._prefilling}
-        tokens = self._pace.tokens(len(self._running), len(begun) + len(waiting))
+        waiting = len(begun) + sum(length > SHORT for length in lengths)
+        tokens = self._pace.tokens(len(self._running), waiting)
         room = len(self._computing) < MOST_COMPUTING and self.running < self._max_batch
         each, new = self._pace.split(tokens, len(self._computing), new=bool(ready) and room)
-        burst = self._pace.burst(len(self._running), list(waiting.values()))
+        burst = self._pace.burst(len(self._running), lengths)
         return each, tokens, max(new, burst)
 
     def _compute(self, prompts: Prompts, most: int) -> int:

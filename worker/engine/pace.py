@@ -30,8 +30,8 @@ RECENT = 0.2
 class Pace:
     """Prompt tokens for the next step: as many as take the time of two decode steps, or `most`.
 
-    Where more requests wait for their first token than rows are running, it takes so many times
-    that. Where half as many short ones wait as rows run, it takes these for a second. Where no row
+    Where more long ones wait than rows are running, it takes so many times that. Where half as many
+    short ones wait as rows run, it takes these for a second. Where no row
     is running it takes as many as it has the time for: all that wait get their first token
     together, and none is held up by the prompts of the others.
 
@@ -47,7 +47,8 @@ class Pace:
         self._turn = 0
 
     def tokens(self, running: int, waiting: int) -> int:
-        """For a step with so many running rows, and prompts that wait or are being computed."""
+        """For a step with so many running rows, and prompts that are being computed or are long and
+        wait; `burst` is for short ones."""
         if not self._on_cpu:
             return self._most
         least, seconds = LEAST_ALONE, ALONE_SECONDS

@@ -186,17 +186,17 @@ def test_choices_compute_their_prompt_once(llama: Stage) -> None:
 
 def test_choices_wait_as_one_prompt(llama: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = llama.engine()
-    tokens, seen = engine._pace.tokens, list[int]()
+    burst, seen = engine._pace.burst, list[list[int]]()
 
-    def noting(running: int, waiting: int) -> int:
-        seen.append(waiting)
-        return tokens(running, waiting)
+    def noting(running: int, lengths: list[int]) -> int:
+        seen.append(lengths)
+        return burst(running, lengths)
 
-    monkeypatch.setattr(engine._pace, "tokens", noting)
+    monkeypatch.setattr(engine._pace, "burst", noting)
     ask(engine, "t5 " * 20, llama.base_version, n=4)
     ask(engine, "t5 " * 30, llama.base_version)
     engine.step()
-    assert seen == [2]
+    assert seen == [[20, 30]]
 
 
 def test_a_choice_that_fails_ends_its_request(llama: Stage) -> None:
