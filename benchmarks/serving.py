@@ -199,10 +199,10 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
     left, right = figure.subplots(1, 2)
     closed = [row for row in rows if row.get("cpu") and row["concurrency"]]
     sizes = sorted({row["concurrency"] for row in closed})
-    for server in dict.fromkeys(row["server"] for row in closed):
+    for number, server in enumerate(dict.fromkeys(row["server"] for row in closed)):
         of_it = [row for row in closed if row["server"] == server]
         points = [row["concurrency"] for row in of_it]
-        style = {"label": server, "color": COLOURS.get(server)}
+        style = {"label": server, "color": COLOURS.get(server, f"C{number}")}
         left.plot(points, [row["tokens_per_second"] for row in of_it], "o-", **style)
         right.plot(points, [row["itl_ms"]["p99"] for row in of_it], "o-", **style)
     for axes, title in ((left, "tokens a second"), (right, "between tokens, p99, ms")):
