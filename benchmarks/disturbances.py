@@ -112,15 +112,14 @@ async def activate(client: httpx2.AsyncClient, version: str) -> None:
     moved.raise_for_status()
 
 
-async def swap(client: httpx2.AsyncClient, seconds: float) -> int:
-    """Move `active` to and fro; how often."""
+async def swap(client: httpx2.AsyncClient, seconds: float) -> None:
+    """Move `active` to and fro."""
     end = time.perf_counter() + seconds
-    for count, version in enumerate(itertools.cycle(("v1", "v2"))):
+    for version in itertools.cycle(("v1", "v2")):
         if time.perf_counter() > end:
-            return count
+            return
         await activate(client, version)
         await asyncio.sleep(SWAP_SECONDS)
-    return 0
 
 
 def other_kinds(

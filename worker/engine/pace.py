@@ -31,9 +31,9 @@ class Pace:
     """Prompt tokens for the next step: as many as take the time of two decode steps, or `most`.
 
     Where more long ones wait than rows are running, it takes so many times that. Where half as many
-    short ones wait as rows run, it takes these for a second. Where no row
-    is running it takes as many as it has the time for: all that wait get their first token
-    together, and none is held up by the prompts of the others.
+    short ones wait as rows run, it takes these for a second. Where no row is running it takes as
+    many as it has the time for: all that wait get their first token together, and none is held up
+    by the prompts of the others.
 
     Args:
         most: prompt tokens of a step, padding included.
