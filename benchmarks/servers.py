@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +72,18 @@ def ours(
 
 
 @contextmanager
-def vllm(python: Path, model: Path, folder: Path, dtype: str) -> Iterator[Server]:
-    """vLLM's server, from an environment of its own."""
+def vllm(
+    python: Path, model: Path, folder: Path, dtype: str, more: Sequence[str] = ()
+) -> Iterator[Server]:
+    """vLLM's server, from an environment of its own.
+
+    Args:
+        more: arguments besides.
+    """
     port = free_port()
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--port", str(port), "--dtype", dtype, "--served-model-name", "base"]
-    command += ["--gpu-memory-utilization", "0.3", "--max-model-len", "2048"]
+    command += ["--gpu-memory-utilization", "0.3", "--max-model-len", "2048", *more]
     with _running("vLLM", command, {"VLLM_CPU_KVCACHE_SPACE": "2"}, port, folder) as server:
         server.models = ["base"]
         yield server

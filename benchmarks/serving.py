@@ -9,7 +9,8 @@ requests stream greedy answers of one length to the end, so many at once, or at 
 Poisson process; prompts are cut from the packaged sample by a seed. Reported is what vLLM's own
 benchmark reports: time to the first token (TTFT), time of each token after it (TPOT), time between
 two pieces of text (ITL), throughput, and goodput: requests a second that kept the times of --slo.
-With --versions ours gets so many facts, one a version, and is asked on all of them at once.
+With --versions ours gets so many facts, one a version, and is asked on all of them at once; vLLM is
+asked on the same versions as LoRA adapters.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.adapters import adapters_of, lora_arguments
 from benchmarks.in_process import answers_of
 from benchmarks.post_to_active import post
 from benchmarks.servers import Server, ours, vllm
@@ -235,6 +236,7 @@ def main(
     console = Console(width=150)
     folder = default_model_path() if model == DEFAULT_MODEL else Path(model)
     first, each = map(float, slo.split(","))
+    counts = sorted({1, versions}) if versions else []
     found: list[Row] = []
 
     def take(row: Row) -> None:
@@ -248,20 +250,32 @@ def main(
     for together in filter(None, rows.split(",")):
         take(generate_rows(folder, dtype, int(together), tokens))
     take(engine_alone(folder, dtype, tokens, (first, each)))
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
         if vllm_python is not None:
-            with vllm(vllm_python, folder, Path(scratch) / "vllm", dtype) as server:
+            with vllm(vllm_python, folder, place / "vllm", dtype) as server:
                 for load in loads(concurrency, rates):
                     take(measure(server, "vLLM", load, tokens, (first, each)))
-        server = stack.enter_context(ours(folder, Path(scratch) / "ours", dtype))
-        for load in loads(concurrency, rates):
-            take(measure(server, "memit-service", load, tokens, (first, each)))
-        post_versions(server, versions)
-        for count in sorted({1, versions}) if versions else ():
-            edited = with_versions(server, count)
-            name = f"memit-service, edited versions: {count}"
-            for load in loads(concurrency, ""):
-                take(measure(edited, name, load, tokens, (first, each)))
+        adapters: dict[str, Path] = {}
+        with ours(folder, place / "ours", dtype) as server:
+            for load in loads(concurrency, rates):
+                take(measure(server, "memit-service", load, tokens, (first, each)))
+            post_versions(server, versions)
+            for count in counts:
+                edited = with_versions(server, count)
+                name = f"memit-service, edited versions: {count}"
+                for load in loads(concurrency, ""):
+                    take(measure(edited, name, load, tokens, (first, each)))
+            if vllm_python is not None:
+                adapters = adapters_of(with_versions(server, versions), place / "adapters")
+        if adapters and vllm_python is not None:
+            more = lora_arguments(adapters)
+            with vllm(vllm_python, folder, place / "vllm-lora", dtype, more) as server:
+                for count in counts:
+                    server.models = list(adapters)[:count]
+                    name = f"vLLM, LoRA adapters: {count}"
+                    for load in loads(concurrency, ""):
+                        take(measure(server, name, load, tokens, (first, each)))
     console.print(shown(found))
     if chart is not None:
         draw(chart, found)

@@ -81,9 +81,10 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., inputs] → [..., outputs]."""
-        if _runs_packed(x, self.weight, self.bias):
-            return product(x, self.weight, self.bias, transposed=False)
-        return functional.linear(x, self.weight, self.bias)
+        weight, bias = _parameters_of(self)
+        if _runs_packed(x, weight, bias):
+            return product(x, weight, bias, transposed=False)
+        return functional.linear(x, weight, bias)
 
 
 class PackedConv1D(Conv1D):  # type: ignore[misc]
@@ -91,16 +92,25 @@ class PackedConv1D(Conv1D):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., inputs] → [..., outputs]."""
-        if _runs_packed(x, self.weight, self.bias):
-            return product(x, self.weight, self.bias, transposed=True)
+        weight, bias = _parameters_of(self)
+        if _runs_packed(x, weight, bias):
+            return product(x, weight, bias, transposed=True)
         plain: torch.Tensor = super().forward(x)
         return plain
 
 
+def _parameters_of(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias. Not as attributes, which Python looks for elsewhere first: a decode step
+    asks hundreds of times."""
+    found: Any = linear._parameters
+    return found["weight"], found["bias"]
+
+
 def _runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    fits = x.dtype == weight.dtype and x.device.type == "cpu" and _can_pack(x.dtype)
-    return fits and not trained and x.dim() > 1 and x.numel() > 0
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        return False
+    fits = x.dtype is weight.dtype and x.is_cpu and _can_pack(x.dtype)
+    return fits and x.dim() > 1 and x.numel() > 0
 
 
 def product(
@@ -173,5 +183,10 @@ def _missing(rows: int) -> int:
 
 
 def _run(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    out: torch.Tensor = _kernel()(x, packed, bias, "none", [], "")
     return out
+
+
+@cache
+def _kernel() -> Any:
+    return torch.ops.mkldnn._linear_pointwise.default

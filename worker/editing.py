@@ -25,6 +25,7 @@ from worker.changes import Changes
 from worker.deltas import Deltas
 from worker.edit_run import EditRunner
 from worker.full_report import FullReporter
+from worker.garbage import leave_what_is_here
 from worker.lineage import begin_lineage, begun_with
 from worker.make_version import VersionMaker
 from worker.openmp import release_threads
@@ -134,6 +135,7 @@ class Editing:
             return
         finally:
             release_threads()
+            leave_what_is_here()
             starting.finish()
         self.ready.set()
         log.info("ready to edit")

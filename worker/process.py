@@ -32,6 +32,7 @@ from worker.deltas import Deltas
 from worker.editing import Editing
 from worker.engine.thread import EngineThread
 from worker.following import Following
+from worker.garbage import leave_what_is_here
 from worker.lineage import await_lineage
 from worker.starting import Starting
 from worker.status import Heartbeat
@@ -102,6 +103,7 @@ class WorkerProcess:
         heart = threading.Thread(
             target=self._heartbeat.keep_beating, args=(self.stopping,), name="heart", daemon=True
         )
+        leave_what_is_here()
         try:
             if self._engine is not None:
                 self._engine.start()

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import disturbances, edits_in_a_row, post_to_active, serving, user_facts
+from benchmarks.adapters import adapters_of, lora_arguments
+from benchmarks.servers import Server
 from tests.integration.conftest import HPARAMS
 from tests.integration.test_openai import TEMPLATE
 from tests.stack import CORPUS, Stack
@@ -28,6 +31,16 @@ def test_they_measure_a_service(make_stack: Callable[..., Stack], tmp_path: Path
     assert min(row["rss_mib"]) > 10
     assert chart.read_bytes().startswith(b"\x89PNG")
     assert stack.http.get("/facts").json()["total"] == 2
+
+    server = Server("ours", url, ["tiny@v1", "tiny@v2"], psutil.Process())
+    folders = adapters_of(server, tmp_path / "adapters")
+    assert list(folders) == ["v1", "v2"]
+    assert all((one / "adapter_model.safetensors").is_file() for one in folders.values())
+    asked = lora_arguments(folders)
+    assert asked[:3] == ["--enable-lora", "--max-loras", "2"]
+    config = json.loads((folders["v2"] / "adapter_config.json").read_text())
+    assert int(asked[asked.index("--max-lora-rank") + 1]) >= config["r"]
+    assert asked[-3:] == ["--lora-modules", *(f"{name}={path}" for name, path in folders.items())]
 
     records = tmp_path / "records.json"
     rows = [
