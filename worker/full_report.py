@@ -171,6 +171,7 @@ class FullReporter:
                     raise Cancelled(f"something else comes before the full report of {version}")
                 if not self._generating() or time.monotonic() > until:
                     return
+                release_threads()
                 stopping.wait(GENERATION_POLL_SECONDS)
 
         return progress

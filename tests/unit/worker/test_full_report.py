@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
+import torch
 from redis.exceptions import LockError
 
 from contracts.facts import Fact
@@ -191,6 +195,30 @@ def test_each_forward_lets_generation_go_first_but_not_for_ever(
     begun = time.monotonic()
     assert workshop.reporter(generating=lambda: True).report(RUNNING) == version
     assert time.monotonic() - begun > 3 * 0.2  # before it began, and before each of two slices
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU OpenMP")
+def test_no_threads_of_its_own_stay_while_generation_goes_first(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.version(FACTS[:3])
+    monkeypatch.setattr(full_report, "GENERATION_WAIT_SECONDS", 0.2)
+    before = torch.get_num_threads()
+    counts: list[tuple[int, int]] = []
+
+    def generating() -> bool:
+        found = psutil.Process().num_threads()
+        assert float((torch.ones(2_000, 2_000) * 2).sum()) == 8e6
+        counts.append((found, psutil.Process().num_threads()))
+        return True
+
+    torch.set_num_threads(4)
+    try:
+        workshop.reporter(generating=generating).report(RUNNING)
+    finally:
+        torch.set_num_threads(before)
+    waited = [with_team - after for (_, with_team), (after, _) in itertools.pairwise(counts)]
+    assert waited.count(3) > len(waited) / 2, counts
 
 
 @pytest.mark.parametrize("waits_for", ["editing", "generating"])
