@@ -20,6 +20,7 @@ import json
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,8 @@ LEAST_REQUESTS = 16
 WARM_UP_TOKENS = 4
 LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL"}
 COLOURS = {"memit-service": "#1f6f8b", "vLLM": "#c8553d"}
+LINES = ("-", "--", ":")
+"""Of a server as it is, with one edited version, and with several."""
 TOWNS = ("Lisbon", "Geneva", "Berlin", "Vienna", "Paris", "Oslo", "Rome", "Turin")
 
 
@@ -200,22 +203,28 @@ def draw(file: Path, rows: Sequence[Row]) -> None:
     left, right = figure.subplots(1, 2)
     closed = [row for row in rows if row.get("cpu") and row["concurrency"]]
     sizes = sorted({row["concurrency"] for row in closed})
-    for number, server in enumerate(dict.fromkeys(row["server"] for row in closed)):
+    kinds: Counter[str] = Counter()
+    for server in dict.fromkeys(row["server"] for row in closed):
         of_it = [row for row in closed if row["server"] == server]
         points = [row["concurrency"] for row in of_it]
-        style = {"label": server, "color": COLOURS.get(server, f"C{number}")}
-        left.plot(points, [row["tokens_per_second"] for row in of_it], "o-", **style)
-        right.plot(points, [row["itl_ms"]["p99"] for row in of_it], "o-", **style)
+        kind = server.partition(",")[0]
+        line = LINES[kinds[kind] % len(LINES)]
+        kinds[kind] += 1
+        style = {"label": server, "color": COLOURS[kind], "linestyle": line, "marker": "o"}
+        left.plot(points, [row["tokens_per_second"] for row in of_it], **style)
+        right.plot(points, [row["itl_ms"]["p99"] for row in of_it], **style)
     for axes, title in ((left, "tokens a second"), (right, "between tokens, p99, ms")):
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
         axes.set_xlabel("requests at once")
         axes.grid(visible=True, color="#e5e7eb")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=8)
+    # One answer may wait a hundred times as long as another.
+    right.set_yscale("log")
     figure.savefig(file, format="png")
 
 
