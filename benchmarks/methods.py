@@ -15,6 +15,7 @@ the rows of an earlier run too, so that two runs on the same facts can share the
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from benchmarks.measuring import Cost, timed
 from benchmarks.quality import ASKED, groups_of, percent
+from cli.eval_progress import TerminalProgress
 from memit_core.cache import Cache
 from memit_core.default_model import DEFAULT_MODEL
 from memit_core.edit import Editor
@@ -45,7 +47,7 @@ from memit_core.hparams import from_file
 from memit_core.loading import load_model
 from memit_core.methods import METHODS
 from memit_core.methods.writer import Stacking
-from memit_core.progress import silent
+from memit_core.progress import ProgressCallback, silent
 from registry import FolderStore, Registry
 
 Row = dict[str, Any]
@@ -109,6 +111,7 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     z_seconds: float | None = None
     """Of a fact, where z was last optimised; None while all were read back."""
+    progress: ProgressCallback = silent
 
     def measure(self, method: str, size: int, way: str) -> Row:
         """Write groups of `size` facts by a method, and ask."""
@@ -118,7 +121,10 @@ class Comparison:
         if way == IN_A_ROW:
             options = replace(options, batch=1, in_a_row=True)
         made = self.kept.made
-        results = [measured_by(self.yardstick, group, options, clock=meter) for group in groups]
+        results = [
+            measured_by(self.yardstick, group, options, self.progress, clock=meter)
+            for group in groups
+        ]
         z, written = meter.seconds.get("z", 0.0), sum(one.facts for one in results)
         if self.kept.made > made:
             self.z_seconds = z / (self.kept.made - made)
@@ -252,16 +258,17 @@ def main(
     questions = Options(
         generations=0, chats=chats, capability=True, held_out=text.read_text("utf-8")[:TEXT_CHARS]
     )
-    yardstick = Yardstick(editor, COUNTERFACT, spread(records, asked), questions, silent)
+    with TerminalProgress(Console(stderr=True)) as progress:
+        yardstick = Yardstick(editor, COUNTERFACT, spread(records, asked), questions, progress)
     compared = Comparison(editor, yardstick, records, cache, [unedited(yardstick)])
-    for size in numbers:
-        for method in methods.split(","):
-            for way in ways_of(editor, method, size):
+    for size, method in itertools.product(numbers, methods.split(",")):
+        for way in ways_of(editor, method, size):
+            with TerminalProgress(Console(stderr=True)) as compared.progress:
                 row = compared.measure(method, size, way)
-                compared.rows.append(row)
-                console.print(size, method, way, *_cells(row), sep="  ")
-                if json_out is not None:
-                    json_out.write_text(json.dumps(compared.rows, indent=2) + "\n")
+            compared.rows.append(row)
+            console.print(size, method, way, *_cells(row), sep="  ")
+            if json_out is not None:
+                json_out.write_text(json.dumps(compared.rows, indent=2) + "\n")
     rows = compared.rows + ([] if beside is None else json.loads(beside.read_text())[1:])
     console.print(shown(rows))
     if chart is not None:
