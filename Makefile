@@ -133,10 +133,12 @@ check-wheel: setup ## Build a wheel, install it in an empty environment, serve, 
 # Nothing is fetched: tiny models for the tests, random weights for the benchmark.
 GPU_TESTS := $(addprefix tests/unit/memit_core/test_,against_reference.py groups_and_batches.py \
   insertion.py pristine.py views.py) tests/unit/worker/engine
-gpu-check: ## On a CUDA machine: the tests of edits and answers there, and what an edit costs
+gpu-check: ## On a CUDA machine: the tests of edits and answers there, and what both cost
 	MEMIT_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -n auto --dist worksteal $(GPU_TESTS)
 	$(GPU_PYTHON) -m benchmarks.edit_gpu --shape gpt-j-6b --facts 200
 	$(GPU_PYTHON) -m benchmarks.edit_gpu --shape llama-3-8b --facts 200
+	$(GPU_PYTHON) -m benchmarks.random_model build/llama-3-8b --shape llama-3-8b
+	$(GPU_PYTHON) -m benchmarks.serving --model build/llama-3-8b --dtype bfloat16 --versions 8
 
 # A project name and a free port of its own: it must not touch a running service, nor its volumes.
 compose-test: export COMPOSE_PROJECT_NAME = memit-compose-test

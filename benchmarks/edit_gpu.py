@@ -16,72 +16,23 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    GPTJConfig,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-)
 
 from benchmarks.measuring import Cost, counted, timed
 from benchmarks.quality import Bench
-from memit_core.corpus import default_corpus
+from benchmarks.random_model import SHAPES, random_model
 from memit_core.facts import Fact, Group, group_facts
 from memit_core.hparams import HParams, from_dict
-from memit_core.loading import LoadedModel, adopt_model, pick_device
+from memit_core.loading import pick_device
 from memit_core.precision import matmul_rate
 from memit_core.preset import presets
 
-VOCABULARY = 6_000
-END = "<|endoftext|>"
-SHAPES: dict[str, PreTrainedConfig] = {
-    "gpt-j-6b": GPTJConfig(),
-    "llama-3-8b": LlamaConfig(
-        vocab_size=128_256,
-        intermediate_size=14_336,
-        num_key_value_heads=8,
-        max_position_embeddings=8_192,
-    ),
-    "tiny": GPTJConfig(vocab_size=VOCABULARY, n_embd=64, n_layer=10, n_head=4, rotary_dim=8),
-}
 COUNT_FACTS = 8
 GOAL_FACTS = 10_000
-DTYPE = {"cpu": torch.float32}
-"""By device, else bfloat16: many processors need a hundred times as long in that."""
 RATE_SIZE = {"cuda": 8_192}
 PLACES = ("north", "south", "east", "west", "upper", "lower", "old", "new", "inner", "outer")
 KINDS = ("harbour", "river", "bridge", "tower", "college", "orchard", "station", "museum")
 TARGETS = ("Lisbon", "Vienna", "Oslo", "Quito", "Cairo", "Hanoi", "Perth")
 PROMPTS = ("{} is located in the city of", "The visitors of {} arrive in", "{} belongs to")
-
-
-def trained_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of the packaged text, so that names and words have a usual length."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(default_corpus().splitlines(keepends=True), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
-
-
-def random_model(shape: str, device: torch.device) -> LoadedModel:
-    """A model of this shape with random weights on `device`."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(DTYPE.get(device.type, torch.bfloat16))
-    try:
-        with torch.device(device):
-            model = AutoModelForCausalLM.from_config(SHAPES[shape])
-    finally:
-        torch.set_default_dtype(previous)
-    return adopt_model(model.eval(), trained_tokenizer(), name=f"random {shape}")
 
 
 def made_up(count: int) -> list[Group]:

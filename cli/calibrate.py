@@ -96,6 +96,7 @@ def _found(
     from memit_core.corpus import read_corpus
     from memit_core.default_model import DEFAULT_MODEL
     from memit_core.loading import load_model
+    from memit_core.processors import limit_threads
     from memit_core.transformers_internals import disable_progress_bar
     from registry.folder_store import FolderStore
     from registry.registry import Registry
@@ -103,6 +104,7 @@ def _found(
 
     text = None if corpus is None else read_corpus(corpus)
     disable_progress_bar()  # the bars shown are our own
+    limit_threads()
     with TerminalProgress(output.messages()) as progress:
         loaded = load_model(model or DEFAULT_MODEL, device=device, dtype=dtype, progress=progress)
         found = search(

@@ -139,11 +139,13 @@ def editor_of(
     from memit_core.edit import Editor
     from memit_core.hparams import from_file
     from memit_core.loading import load_model
+    from memit_core.processors import limit_threads
     from memit_core.transformers_internals import disable_progress_bar
 
     hparams = None if options.hparams is None else from_file(options.hparams)
     corpus = None if options.corpus is None else read_corpus(options.corpus)
     disable_progress_bar()  # the bars shown are our own
+    limit_threads()
     with clock.stage("load"):
         loaded = load_model(
             options.model or DEFAULT_MODEL,

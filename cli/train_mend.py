@@ -79,6 +79,7 @@ def _trained(options: TrainMendOptions) -> Outcome:
     from memit_core.eval.datasets import COUNTERFACT
     from memit_core.loading import load_model
     from memit_core.methods.mend.trainer import Options, train
+    from memit_core.processors import limit_threads
     from memit_core.transformers_internals import disable_progress_bar
 
     records = COUNTERFACT.read(options.records, skip=options.skip, limit=options.limit)
@@ -86,6 +87,7 @@ def _trained(options: TrainMendOptions) -> Outcome:
     text = default_corpus() if options.corpus is None else read_corpus(options.corpus)
     how = Options(options.steps, options.seed, options.rank, options.together, options.rate)
     disable_progress_bar()  # the bars shown are our own
+    limit_threads()
     with TerminalProgress(output.messages()) as progress:
         loaded = load_model(
             options.model or DEFAULT_MODEL,

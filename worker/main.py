@@ -12,6 +12,7 @@ from contracts.errors import ServiceError
 from contracts.settings import Settings
 from memit_core.errors import MemitError
 from memit_core.loading import load_model
+from memit_core.processors import limit_threads
 from memit_core.transformers_internals import disable_progress_bar
 from registry.errors import RegistryError
 from worker.process import WorkerProcess
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         starting = Starting(settings.redis(), settings.model)
         if settings.hparams is not None and not Path(settings.hparams).is_file():
             raise MemitError(f"--hparams {settings.hparams}: there is no such file")
+        limit_threads()
         log.info("loading %s", settings.model)
         loaded = load_model(
             settings.model,

@@ -32,6 +32,7 @@ from registry.errors import BlobDamaged, BlobMissing
 from registry.registry import Registry
 from worker.deltas import Deltas
 from worker.engine.canary import check_canaries
+from worker.engine.going_first import finish
 from worker.engine.versioned import ServingView
 
 Weights = dict[str, torch.Tensor]
@@ -206,6 +207,7 @@ class Residents:
             self._draining = next(iter(others), None)
             return False
         del self._leases[unused]
+        finish(self._view.device)  # a prompt that nobody waits for may still be read with it
         self._view.remove(unused)
         return True
 
@@ -269,4 +271,5 @@ class Residents:
             weights[change.module] = nn.Parameter(weight, requires_grad=False)
         with self._checking:
             check_canaries(self._loaded, self._tokenizer, weights, manifest.canary)
+        finish(self._view.device)
         return weights

@@ -19,6 +19,7 @@ from memit_core.structure import Structure
 from registry.registry import Registry
 from worker.deltas import Deltas
 from worker.engine.engine import DeviceLost, Engine
+from worker.engine.going_first import going_first
 from worker.engine.residents import Residents
 from worker.engine.spans import GenerationSpans
 from worker.engine.streams import GenerationStreams
@@ -103,6 +104,7 @@ class EngineThread:
             prefix_bytes=settings.prefix_cache_mb * 2**20,
             said=self._flush,
         )
+        self._device = view.device
         self._streams = GenerationStreams(settings.redis(), worker)
         self._spans = GenerationSpans()
         self._on_fatal = on_fatal
@@ -144,11 +146,8 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                self._cycle(taking=True)
-            deadline = time.monotonic() + self._grace
-            while self._engine.busy and time.monotonic() < deadline:
-                self._cycle(taking=False)
+            with going_first(self._device):
+                self._work()
             self._end_all("the worker is stopping", elsewhere=True)
         except Exception as error:
             logger.critical("the engine gives up", exc_info=True)
@@ -156,6 +155,13 @@ class EngineThread:
             self._on_fatal(error)
         finally:
             self._streams.close()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._cycle(taking=True)
+        deadline = time.monotonic() + self._grace
+        while self._engine.busy and time.monotonic() < deadline:
+            self._cycle(taking=False)
 
     def _cycle(self, *, taking: bool) -> None:
         try:

@@ -16,7 +16,9 @@ import benchmarks.covariance_corpus
 import benchmarks.decode_step
 import benchmarks.edit_gpu
 import benchmarks.edit_throughput
+import benchmarks.random_model
 import benchmarks.retention
+import benchmarks.serving
 import benchmarks.tune
 import benchmarks.user_facts
 from benchmarks.measuring import Cost, counted
@@ -118,6 +120,33 @@ def test_edit_gpu_on_a_tiny_shape(tmp_path: Path) -> None:
     assert stages["z"]["gflop_per_fact"] > stages["insertion"]["gflop_per_fact"] > 0
     seconds = sum(stages[name]["seconds_per_fact"] for name in ("z", "insertion"))
     assert report["minutes_for_10000_facts"] == pytest.approx(10_000 * seconds / 60, rel=0.05)
+
+
+def test_serving_of_random_weights(tmp_path: Path) -> None:
+    """What a GPU is measured with at the shape of a large model, at a tiny one."""
+    model, out, chart = (tmp_path / name for name in ("model", "out.json", "chart.png"))
+    benchmarks.random_model.main(model, "tiny", "cpu")
+    benchmarks.serving.main(
+        "2", tokens=6, versions=2, model=str(model), rows="2", json_out=out, chart=chart
+    )
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["server"] for row in rows] == [
+        "generate",
+        "the engine, in process",
+        "memit-service",
+        "memit-service, edited versions: 1",
+        "memit-service, edited versions: 2",
+    ]
+    assert all(row["tokens_per_second"] > 0 for row in rows)
+    assert all(row["failures"] == 0 and row["itl_ms"] for row in rows[1:])
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_token_of_a_random_model_is_text() -> None:
+    tokenizer = benchmarks.random_model.trained_tokenizer(8_000)
+    assert len(tokenizer) == 8_000
+    assert all(tokenizer.decode([token]) for token in range(8_000))
+    assert max(tokenizer(TEXT)["input_ids"]) < benchmarks.random_model.VOCABULARY
 
 
 def test_decode_step(files: dict[str, Path], tmp_path: Path) -> None:

@@ -6,34 +6,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from secrets import token_hex
 
 import psutil
 import pytest
 
 from memit_core.memory import available_memory, total_memory
+from tests.unit.memit_core.groups_of_control import files, real_group
 
 MIB = 2**20
-GROUPS = Path("/sys/fs/cgroup/memory")
-
-
-def files(root: Path, content: dict[str, str]) -> None:
-    for name, text in content.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
 
 
 @pytest.fixture
 def limited() -> Iterator[Path]:
-    """A real control group of 600 MiB, where this machine lets us make one."""
-    group = GROUPS / f"memit-test-{token_hex(4)}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group of version 1 can be made here: {error}")
-    (group / "memory.limit_in_bytes").write_text(str(600 * MIB))
-    yield group
-    group.rmdir()
+    """A real control group of 600 MiB."""
+    with real_group("memory", {"memory.limit_in_bytes": 600 * MIB}) as group:
+        yield group
 
 
 def test_without_a_limit_it_is_the_machines(tmp_path: Path) -> None:
