@@ -18,6 +18,7 @@ from memit_core.convert import is_gguf
 from memit_core.default_model import DEFAULT_MODEL, default_model_path
 from memit_core.discover import discover
 from memit_core.errors import UnsupportedModel
+from memit_core.joined import join
 from memit_core.model import Model
 from memit_core.packed import pack
 from memit_core.progress import ProgressCallback, silent
@@ -148,7 +149,8 @@ def adopt_model(model: Any, tokenizer: Any, *, name: str) -> LoadedModel:
         )
     model.eval()
     model.requires_grad_(False)
-    pack(model)
+    if pack(model):
+        join(model)
     first = next(model.parameters())
     loaded = LoadedModel(
         model=model,

@@ -19,14 +19,13 @@ from torch import nn
 from torch.nn import functional
 
 from memit_core.memory import total_memory
+from memit_core.packed_layout import Weight, layout_of
 from memit_core.transformers_internals import Conv1D
 
 DTYPES = (torch.float32, torch.bfloat16)
 MACHINES = ("x86_64", "AMD64")
 MEMORY_FACTOR = 4
 """Of the weights' bytes: less memory for this process, and they are not packed."""
-TOKENS = 16
-"""That a packed layout is made for; it serves any number as well."""
 MOST_ROWS = 512
 """That are multiplied at once."""
 MULTIPLES = ((16, 1), (64, 4), (128, 16), (MOST_ROWS, 32))
@@ -67,7 +66,7 @@ def _can_pack(dtype: torch.dtype) -> bool:
         return False
     weight, x = (torch.linspace(-1, 1, 32 * n).view(n, 32).sin().to(dtype) for n in (64, 3))
     try:
-        found = _multiply(x, _packed(weight, transposed=False), None)
+        found = _multiply(x, layout_of(weight, transposed=False), None)
     except (RuntimeError, AttributeError) as error:
         logger.info("weights in %s are not packed: %s", dtype, str(error).partition("\n")[0])
         return False
@@ -81,8 +80,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., inputs] → [..., outputs]."""
-        weight, bias = _parameters_of(self)
-        if _runs_packed(x, weight, bias):
+        weight, bias = parameters_of(self)
+        if runs_packed(x, weight, bias):
             return product(x, weight, bias, transposed=False)
         return functional.linear(x, weight, bias)
 
@@ -92,21 +91,22 @@ class PackedConv1D(Conv1D):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., inputs] → [..., outputs]."""
-        weight, bias = _parameters_of(self)
-        if _runs_packed(x, weight, bias):
+        weight, bias = parameters_of(self)
+        if runs_packed(x, weight, bias):
             return product(x, weight, bias, transposed=True)
         plain: torch.Tensor = super().forward(x)
         return plain
 
 
-def _parameters_of(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+def parameters_of(linear: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias. Not as attributes, which Python looks for elsewhere first: a decode step
     asks hundreds of times."""
     found: Any = linear._parameters
     return found["weight"], found["bias"]
 
 
-def _runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+def runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether a map of this weight does, for this input."""
     if weight.requires_grad or (bias is not None and bias.requires_grad):
         return False
     fits = x.dtype is weight.dtype and x.is_cpu and _can_pack(x.dtype)
@@ -114,13 +114,13 @@ def _runs_packed(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 def product(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, transposed: bool
+    x: torch.Tensor, weight: Weight, bias: torch.Tensor | None, *, transposed: bool
 ) -> torch.Tensor:
     """x Wᵀ + b, or x W + b where `transposed`; gradients reach x."""
     if torch.is_grad_enabled() and x.requires_grad:
         found: torch.Tensor = _Product.apply(x, weight, bias, transposed)  # type: ignore[no-untyped-call]
         return found
-    return _multiply(x, _packed(weight, transposed=transposed), bias)
+    return _multiply(x, layout_of(weight, transposed=transposed), bias)
 
 
 class _Product(torch.autograd.Function):
@@ -128,41 +128,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, transposed: bool
+        ctx: Any, x: torch.Tensor, weight: Weight, bias: torch.Tensor | None, transposed: bool
     ) -> torch.Tensor:
         ctx.weight, ctx.transposed = weight, transposed
-        return _multiply(x, _packed(weight, transposed=transposed), bias)
+        return _multiply(x, layout_of(weight, transposed=transposed), bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
         of_x = product(gradient, ctx.weight, None, transposed=not ctx.transposed)
         return of_x, None, None, None
-
-
-class _Layout:
-    """A packed weight, and what the weight was then."""
-
-    def __init__(self, stamp: Any, packed: torch.Tensor | None) -> None:
-        self.stamp, self.packed = stamp, packed
-
-    def __reduce__(self) -> Any:
-        # A weight that is pickled takes no layout along: it cannot be, and is made anew.
-        return _Layout, (None, None)
-
-
-def _packed(weight: torch.Tensor, *, transposed: bool) -> torch.Tensor:
-    """The layout of a weight, or of its transpose; made anew when the weight has been changed."""
-    name = "packed_transpose" if transposed else "packed"
-    changes = None if weight.is_inference() else weight._version
-    stamp = (weight.data_ptr(), changes)
-    kept: _Layout | None = getattr(weight, name, None)
-    if kept is not None and kept.packed is not None and kept.stamp == stamp:
-        return kept.packed
-    source = weight.detach().T if transposed else weight.detach()
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(source.contiguous(), TOKENS)
-    setattr(weight, name, _Layout(stamp, packed))
-    return packed
 
 
 def _multiply(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from memit_core.joined import JoinedLinear
+
 
 def view_of(model: Any) -> Any:
     """A deep copy of the module tree that shares every parameter and buffer with `model`."""
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    # A map alone takes no copies of those along that it may run as one with.
+    memo |= {id(one.joined): one.joined for one in model.modules() if isinstance(one, JoinedLinear)}
+    return copy.deepcopy(model, memo=memo)
 
 
 def cast_view(

@@ -195,11 +195,11 @@ def test_kernels_that_are_not_there_or_wrong_are_not_used(
     def gone(*_: Any, **__: Any) -> torch.Tensor:
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
 
-    monkeypatch.setattr(packed, "_packed", gone)
+    monkeypatch.setattr(packed, "layout_of", gone)
     packed._can_pack.cache_clear()
     assert not pack(model)
     assert "_linear_pointwise" in caplog.text
-    monkeypatch.setattr(packed, "_packed", lambda *_, **__: torch.zeros(0))
+    monkeypatch.setattr(packed, "layout_of", lambda *_, **__: torch.zeros(0))
     monkeypatch.setattr(packed, "_multiply", lambda x, *_: torch.zeros(len(x), 64))
     packed._can_pack.cache_clear()
     assert not pack(model)
